@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What every policy has: its identity in read-only data, counters, small helpers.
+ * Include it once, in policy.bpf.c.
+ */
+#ifndef BPF_OOM_POLICY_H
+#define BPF_OOM_POLICY_H
+
+#include <bpf_oom/abi.h>
+
+char LICENSE[] SEC("license") = "GPL";
+
+/*
+ * Written by the loader before load, read back from the kernel to tell drift.
+ * object_digest: SHA-256 in hex of all that went into this object.
+ * policy_name: the inventory's name for it.
+ */
+const volatile char object_digest[65] SEC(".rodata");
+const volatile char policy_name[64] SEC(".rodata");
+
+/* The cgroup id of a path that does not exist (yet). */
+#define CGROUP_MISSING	(~0ULL)
+
+/* Strings that kfuncs read must be frozen read-only data, not literals. */
+#define POLICY_TEXT(name) const char name[] SEC(".rodata")
+
+/* Counters, read by policy_info. PSI handlers run side by side, so add atomically. */
+u64 nr_calls;	/* the handler was entered */
+u64 nr_passes;	/* it did nothing and left the event to the next */
+u64 nr_errors;	/* the kernel refused something that should have worked */
+
+static __always_inline void count(u64 *counter)
+{
+	__sync_fetch_and_add(counter, 1);
+}
+
+/* What nobody may kill: kernel threads, init, and who was excepted by -1000. */
+static __always_inline bool task_protected(struct task_struct *task)
+{
+	return task->flags & PF_KTHREAD || task->tgid == 1 ||
+	       task->signal->oom_score_adj == OOM_SCORE_ADJ_MIN;
+}
+
+static __always_inline u64 css_cgroup_id(struct cgroup_subsys_state *css)
+{
+	return css->cgroup->kn->id;
+}
+
+/* A reference to the memcg of a cgroup, or NULL: gone, or no memory controller. */
+static __always_inline struct mem_cgroup *memcg_from_cgroup_id(u64 id)
+{
+	struct mem_cgroup *memcg;
+	struct cgroup *cgrp;
+
+	cgrp = bpf_cgroup_from_id(id);
+	if (!cgrp)
+		return NULL;
+	memcg = bpf_get_mem_cgroup(&cgrp->self);
+	bpf_cgroup_release(cgrp);
+	return memcg;
+}
+
+#endif /* BPF_OOM_POLICY_H */

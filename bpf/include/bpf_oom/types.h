@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The kernel types that policies look into: only the fields that are used, found
+ * again in the running kernel by CO-RE. Add a field when a policy needs it.
+ *
+ *   oom_control, mem_cgroup, cgroup_subsys_state, cgroup, kernfs_node,
+ *   task_struct, signal_struct, node_stat_item       largest_leaf
+ *   bpf_psi, psi_trigger, cgroup, mem_cgroup         pressure_oom
+ */
+#ifndef BPF_OOM_TYPES_H
+#define BPF_OOM_TYPES_H
+
+#include <stdbool.h>
+
+/* Spelt here: <linux/types.h> needs the include path of an architecture. */
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef int s32;
+typedef long long s64;
+
+/* The names that libbpf's headers use. */
+typedef u8 __u8;
+typedef u16 __u16;
+typedef u32 __u32;
+typedef u64 __u64;
+typedef s32 __s32;
+typedef s64 __s64;
+typedef u16 __be16;
+typedef u32 __be32;
+typedef u32 __wsum;
+
+#ifndef NULL
+#define NULL ((void *)0)
+#endif
+
+#define OOM_SCORE_ADJ_MIN	(-1000)
+#define PF_KTHREAD		0x00200000	/* task_struct.flags */
+#define CSS_ONLINE		0x2		/* cgroup_subsys_state.flags */
+#define CSS_TASK_ITER_PROCS	0x1		/* one task per process */
+#define BPF_CGROUP_ITER_DESCENDANTS_POST 3	/* linux/bpf.h */
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct cgroup;
+
+struct cgroup_subsys_state {
+	struct cgroup *cgroup;
+	unsigned int flags;
+	int nr_descendants;	/* online ones only */
+};
+
+struct kernfs_node {
+	u64 id;
+};
+
+struct cgroup {
+	struct cgroup_subsys_state self;
+	struct kernfs_node *kn;
+};
+
+struct mem_cgroup {
+	struct cgroup_subsys_state css;
+};
+
+struct signal_struct {
+	short oom_score_adj;
+};
+
+struct task_struct {
+	unsigned int flags;
+	int pid;
+	int tgid;
+	struct signal_struct *signal;
+};
+
+struct oom_control {
+	struct mem_cgroup *memcg;
+};
+
+struct psi_trigger {
+	u64 cgroup_id;
+};
+
+#pragma clang attribute pop
+
+/* The number is taken from the running kernel. */
+enum node_stat_item {
+	NR_FILE_PAGES = 1,
+};
+
+struct bpf_psi;
+
+struct bpf_iter_css {
+	u64 opaque[3];
+};
+
+struct bpf_iter_css_task {
+	u64 opaque;
+};
+
+#endif /* BPF_OOM_TYPES_H */
