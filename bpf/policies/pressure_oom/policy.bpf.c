@@ -83,8 +83,10 @@ PSI_EVENT_SEC void PSI_EVENT(pressure_oom_event)
 		bpf_put_mem_cgroup(memcg);
 	}
 
-	if (err)
+	if (err < 0)
 		count(&nr_errors);
+	else if (err > 0)
+		count(&nr_passes);	/* the kernel found memory, nobody had to die */
 	else
 		count(&nr_declared);
 }
