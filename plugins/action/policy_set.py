@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The controller's side of policy_set: validate and compile here, send what the host lacks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._specs import SET_REQUIRED_IF, SET_SPEC
+from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._policies import Resolver
+from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._transfer import TransferringAction
+
+
+class ActionModule(TransferringAction):
+    _requires_connection = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        _result, options = self.validate_argument_spec(argument_spec=SET_SPEC, required_if=SET_REQUIRED_IF)
+        resolver = Resolver(options["compile_on"], lambda src: str(self._find_needle("files", src)))
+        try:
+            policies = options["policies"] or {}
+            request = resolver.request(policies if options["state"] == "present" else {})
+        except BpfOomError as error:
+            return self.failure(error)
+        request.update({key: options[key] for key in ("state", "exclusive", "on_incapable")})
+        arguments = {**self._task.args, "_request": request}
+        return self.execute("linuxmm.bpf_oom.policy_set", arguments, resolver.blobs, task_vars or {})

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What this host can do: read from its kernel's BTF and mounts, never from a version number."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional
+
+from ._errors import BpfOomError
+from ._libbpf import KIND_FUNC, KIND_STRUCT, Library
+from ._paths import OFF_WORD, Paths
+
+STRUCTS = {"oom": "bpf_oom_ops", "psi": "bpf_psi_ops"}
+KFUNCS = {
+    "oom": (
+        "bpf_oom_kill_process",
+        "bpf_get_mem_cgroup",
+        "bpf_put_mem_cgroup",
+        "bpf_get_root_mem_cgroup",
+        "bpf_task_is_oom_victim",
+    ),
+    "psi": ("bpf_psi_create_trigger", "bpf_out_of_memory", "bpf_get_mem_cgroup", "bpf_put_mem_cgroup"),
+}
+_NEEDED_MEMBERS = {"oom": ("handle_out_of_memory", "name"), "psi": ("init", "handle_psi_event")}
+_CAPABLE = (
+    "boot a kernel with the BPF OOM and PSI interface (the role linuxmm.bpf_oom.kernel or kernel/ of this project builds one)"
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    id: str
+    kind: str  # oom, psi, or '' for both
+    cause: str
+    remedy: str
+
+    @property
+    def sentence(self) -> str:
+        return str(BpfOomError(self.cause, self.remedy))
+
+
+@dataclass
+class Capability:
+    kernel: str = ""
+    libbpf: Optional[str] = None
+    structs: Dict[str, List[str]] = field(default_factory=dict)
+    kfuncs: List[str] = field(default_factory=list)
+    problems: List[Problem] = field(default_factory=list)
+
+    def add(self, identity: str, cause: str, remedy: str, kind: str = "") -> None:
+        self.problems.append(Problem(identity, kind, cause, remedy))
+
+    def blocking(self, kind: str) -> List[Problem]:
+        """What keeps policies of this kind from being loaded."""
+        return [problem for problem in self.problems if problem.kind in ("", kind)]
+
+    def has(self, kind: str, member: str) -> bool:
+        return member in self.structs.get(STRUCTS[kind], [])
+
+    def report(self) -> Dict[str, Any]:
+        return {
+            "oom": not self.blocking("oom"),
+            "psi": not self.blocking("psi"),
+            "kernel": self.kernel,
+            "libbpf": self.libbpf,
+            "structs": self.structs,
+            "kfuncs": self.kfuncs,
+            "problems": [{"id": each.id, "kind": each.kind or "any", "sentence": each.sentence} for each in self.problems],
+        }
+
+
+def read_capability(paths: Paths, lib: Optional[Library], lib_error: Optional[BpfOomError]) -> Capability:
+    found = Capability()
+    try:
+        found.kernel = paths.read("/proc/sys/kernel/osrelease").strip()
+        if OFF_WORD in paths.read("/proc/cmdline").split():
+            found.add("off", f"loading is switched off by '{OFF_WORD}' on the kernel command line", "boot without that word")
+    except OSError:
+        found.add("proc", "/proc is not mounted", "mount it")
+    _read_mounts(paths, found)
+    if lib is None:
+        if lib_error is not None:
+            found.libbpf = None
+            identity = "libbpf_missing" if "not installed" in lib_error.cause else "libbpf_old"
+            found.add(identity, lib_error.cause, lib_error.remedy)
+        return found
+    found.libbpf = lib.version
+    _read_btf(paths, lib, found)
+    return found
+
+
+def _read_mounts(paths: Paths, found: Capability) -> None:
+    try:
+        if "memory" not in paths.read("/sys/fs/cgroup/cgroup.controllers").split():
+            found.add(
+                "memcg", "the memory controller of cgroup v2 is off", "boot without cgroup_disable=memory, with cgroup_no_v1=all"
+            )
+    except OSError:
+        found.add(
+            "cgroup1",
+            "/sys/fs/cgroup is not cgroup v2",
+            "boot with systemd.unified_cgroup_hierarchy=1 and without cgroup v1 controllers",
+        )
+    try:
+        paths.read("/proc/pressure/memory")
+    except OSError:
+        found.add("psi_off", "PSI is off, so there is no pressure to watch", "boot with psi=1 on a kernel with CONFIG_PSI", "psi")
+    try:
+        mounts = [line.split()[1:3] for line in paths.read("/proc/mounts").splitlines()]
+    except OSError:
+        mounts = []
+    if ["/sys/fs/bpf", "bpf"] not in mounts:
+        found.add("bpffs", "no BPF file system is mounted at /sys/fs/bpf", "mount it with `mount -t bpf bpf /sys/fs/bpf`")
+    try:
+        if "[confidentiality]" in paths.read("/sys/kernel/security/lockdown"):
+            found.add(
+                "lockdown",
+                "the kernel is locked down for confidentiality and refuses BPF",
+                "boot with lockdown=integrity or none",
+            )
+    except OSError:
+        pass  # no lockdown in this kernel: nothing to refuse
+
+
+def _read_btf(paths: Paths, lib: Library, found: Capability) -> None:
+    if not os.path.exists(paths.btf):
+        found.add("btf", "the kernel has no /sys/kernel/btf/vmlinux", "boot a kernel with CONFIG_DEBUG_INFO_BTF=y")
+        return
+    btf = lib.kernel_btf(paths.btf)
+    for name in STRUCTS.values():
+        type_id = btf.find(name, KIND_STRUCT)
+        if type_id:
+            found.structs[name] = list(btf.members(type_id))
+    found.kfuncs = [name for name in sorted({name for names in KFUNCS.values() for name in names}) if btf.find(name, KIND_FUNC)]
+    for kind, name in STRUCTS.items():
+        if name not in found.structs:
+            found.add("kernel", f"the kernel {found.kernel} has no struct {name}", _CAPABLE, kind)
+            continue
+        missing = [member for member in _NEEDED_MEMBERS[kind] if member not in found.structs[name]]
+        missing += [kfunc for kfunc in KFUNCS[kind] if kfunc not in found.kfuncs]
+        if missing:
+            found.add("kernel", f"the kernel {found.kernel} has {name} but lacks {', '.join(missing)}", _CAPABLE, kind)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""bpf-oom: load, show, check and unload the persisted policies of this host."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ._capability import Problem
+from ._engine import Engine, complete_wish
+from ._errors import BpfOomError
+from ._paths import OFF_WORD
+
+OK, ERROR, DRIFT = 0, 1, 3
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="bpf-oom", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("apply", help=f"load the persisted policies (nothing with {OFF_WORD} on the kernel command line)")
+    status = commands.add_parser("status", help="show what is persisted, loaded and active")
+    status.add_argument("--json", action="store_true", help="for programs")
+    commands.add_parser("unload", help="unload all policies at once; they come back with apply or at boot")
+    commands.add_parser("verify", help=f"compare persisted with loaded: exit {OK} no drift, {DRIFT} drift, {ERROR} error")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None, engine: Engine | None = None) -> int:
+    options = parser().parse_args(arguments)
+    try:
+        engine = engine or Engine()
+        if options.command == "status":
+            return _status(engine, options.json)
+        with engine.locked(check=options.command == "verify"):
+            return {"apply": _apply, "unload": _unload, "verify": _verify}[options.command](engine)
+    except BpfOomError as error:
+        print(f"bpf-oom: {error}", file=sys.stderr)
+        if error.details:
+            print(error.details, file=sys.stderr)
+        return ERROR
+
+
+def _apply(engine: Engine) -> int:
+    survey = engine.survey()
+    if any(problem.id == "off" for problem in survey.capability.problems):
+        print(f"bpf-oom: nothing is loaded, the kernel command line says {OFF_WORD}")
+        return OK
+    wish = complete_wish(survey, survey.stored.manifests.values(), set(), exclusive=True)
+    blocked: dict[str, Problem] = engine.blocked(survey, {name: each.kind for name, each in wish.manifests.items()}, check=False)
+    wish.load_only = True
+    # What cannot be read cannot say that it is no longer wanted.
+    wish.drop = set() if survey.stored.problem else wish.drop - set(survey.stored.broken)
+    outcome = engine.apply(survey, wish, blocked, tolerant=True)
+    failed = {**survey.stored.broken, **outcome.failed}
+    if survey.stored.problem and not failed:
+        failed["the set"] = survey.stored.problem
+    for warning in outcome.warnings:
+        print(f"bpf-oom: {warning}", file=sys.stderr)
+    for name, why in sorted(failed.items()):
+        print(f"bpf-oom: {name} was not loaded: {why}", file=sys.stderr)
+    active = sorted(name for name, policy in outcome.policies.items() if policy["active"])
+    print(f"bpf-oom: active: {', '.join(active) or 'none'}")
+    return ERROR if failed else OK
+
+
+def _unload(engine: Engine) -> int:
+    names = engine.unload_all()
+    print(f"bpf-oom: unloaded: {', '.join(names) or 'nothing was loaded'}")
+    return OK
+
+
+def _drift(report: dict[str, Any]) -> list[str]:
+    found = list(report["problems"])
+    found += [f"{name}: {policy['why']}" for name, policy in report["policies"].items() if policy["why"]]
+    return found
+
+
+def _verify(engine: Engine) -> int:
+    drift = _drift(engine.report())
+    for line in drift:
+        print(line)
+    return DRIFT if drift else OK
+
+
+def _status(engine: Engine, as_json: bool) -> int:
+    report = engine.report()
+    if as_json:
+        print(json.dumps(report, indent=1, sort_keys=True))
+        return OK
+    for problem in report["capability"]["problems"]:
+        print(f"cannot load {problem['kind']} policies: {problem['sentence']}")
+    for problem in report["problems"]:
+        print(f"problem: {problem}")
+    for name, policy in sorted(
+        report["policies"].items(), key=lambda item: (item[1]["kind"] or "", item[1]["order"] or 0, item[0])
+    ):
+        state = "active" if policy["active"] else f"NOT ACTIVE: {policy['why']}"
+        print(f"{name} ({policy['kind']}, order {policy['order']}, {policy['program']}): {state}")
+        for key, value in sorted(policy["params"].items()):
+            print(f"  {key} = {value!r}")
+        print("  " + ", ".join(f"{key} {value}" for key, value in sorted(policy["counters"].items())))
+    for foreign in report["foreign"]:
+        print(f"not ours: {foreign['name']} ({foreign['kind']}, map {foreign['map_id']})")
+    if not report["boot_unit"]["enabled"]:
+        print("the boot unit is not enabled: nothing comes back after a reboot")
+    return OK

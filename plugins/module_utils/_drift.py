@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The comparison of wanted, persisted and loaded; on plain data, so that it can be read and tested."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Dict, Union
+
+from ._manifest import Manifest
+from ._params import Param
+
+Value = Union[int, str]
+# The id of a cgroup that does not exist now, as policies know it.
+MISSING = 2**64 - 1
+
+
+@dataclass
+class Loaded:
+    """What the kernel holds under one of our pins."""
+
+    name: str
+    link_id: int = 0
+    map_id: int = 0
+    struct: str = ""
+    ops_name: str | None = None  # what the kernel log will call it; psi ops have none
+    rodata: dict[str, Value] = field(default_factory=dict)
+    frozen: bool = True
+    tags: dict[str, str] = field(default_factory=dict)
+    counters: dict[str, int] = field(default_factory=dict)
+    callbacks: Sequence[str] = ()
+    problem: str = ""  # why it could not be read, or does not act
+
+
+def number_or_text(param: Param) -> Value:
+    """A parameter as read-only data holds it."""
+    value = param["number"] if param["type"] == "choice" else param["value"]
+    return int(value) if isinstance(value, bool) else value
+
+
+def expected_rodata(manifest: Manifest, cgroup_ids: Mapping[str, int]) -> Dict[str, Value]:
+    """Everything that the loader writes into read-only data for this manifest."""
+    wanted: Dict[str, Value] = {"object_digest": manifest.inputs, "policy_name": manifest.name}
+    for name, param in manifest.params.items():
+        wanted[name] = number_or_text(param)
+        if param["type"] == "cgroup":
+            wanted[f"{name}_id"] = cgroup_ids.get(param["value"], MISSING) if param["value"] else 0
+    return wanted
+
+
+def persist_reasons(wanted: Manifest, persisted: Manifest | None, broken: str, object_problem: str) -> list[str]:
+    """Why the persisted policy is not the wanted one."""
+    if broken:
+        return [broken]
+    if persisted is None:
+        return ["it is not persisted"]
+    reasons = []
+    for part in ("kind", "order", "program", "source"):
+        before, after = getattr(persisted, part), getattr(wanted, part)
+        if before != after:
+            reasons.append(f"the persisted {part} is {before}, wanted {after}")
+    if persisted.inputs != wanted.inputs:
+        reasons.append(f"the persisted object is {persisted.inputs[:12]}, wanted {wanted.inputs[:12]}")
+    elif persisted != wanted and (persisted.object, persisted.bundle, persisted.compiler) != (
+        wanted.object,
+        wanted.bundle,
+        wanted.compiler,
+    ):
+        reasons.append("the persisted object has other contents")
+    for name in sorted(set(persisted.params) | set(wanted.params)):
+        if persisted.params.get(name) != wanted.params.get(name):
+            old, new = (params.get(name, {}).get("value", "unset") for params in (persisted.params, wanted.params))
+            reasons.append(f"the persisted parameter {name} is {old!r}, wanted {new!r}")
+    if object_problem and not reasons:
+        reasons.append(object_problem)
+    return reasons
+
+
+def load_reasons(
+    wanted: Manifest, loaded: Loaded | None, cgroup_ids: Mapping[str, int], tags_at_load: Mapping[str, str] | None = None
+) -> list[str]:
+    """Why what is loaded is not what is wanted."""
+    if loaded is None:
+        return ["it is not loaded"]
+    if loaded.problem:
+        return [loaded.problem]
+    reasons = []
+    if loaded.struct != f"bpf_{wanted.kind}_ops":
+        reasons.append(f"the loaded policy is a {loaded.struct}, wanted bpf_{wanted.kind}_ops")
+    if loaded.ops_name is not None and loaded.ops_name != wanted.name:
+        reasons.append(f"the kernel log calls it {loaded.ops_name!r}")
+    if not loaded.frozen:
+        reasons.append("its read-only data is not frozen")
+    follows_restarts = "handle_cgroup_online" in loaded.callbacks
+    for name, value in expected_rodata(wanted, cgroup_ids).items():
+        found = loaded.rodata.get(name)
+        is_id = name.endswith("_id") and wanted.params.get(name[: -len("_id")], {}).get("type") == "cgroup"
+        if found == value or (is_id and follows_restarts):
+            continue
+        if name == "object_digest":
+            reasons.append(f"the loaded object is {str(found)[:12]}, wanted {wanted.inputs[:12]}")
+        elif is_id:
+            path = wanted.params[name[: -len("_id")]]["value"]
+            reasons.append(f"the cgroup {path} was made anew (its id is {value}, the policy watches {found})")
+        else:
+            reasons.append(f"the loaded parameter {name} is {found!r}, wanted {value!r}")
+    if tags_at_load is not None and tags_at_load != loaded.tags:
+        reasons.append("its programs are not those that were loaded")
+    return reasons
+
+
+def waits_for(manifest: Manifest, cgroup_ids: Mapping[str, int]) -> str:
+    """The cgroup that a policy needs and that does not exist, '' when there is none."""
+    for param in manifest.params.values():
+        if param["type"] == "cgroup" and param["value"] and param["value"] not in cgroup_ids:
+            return str(param["value"])
+    return ""
+
+
+def renewals(
+    chain: Sequence[str], loaded: Mapping[str, Loaded], reasons: Mapping[str, list[str]], ordered: bool
+) -> dict[str, list[str]]:
+    """Which policies of a chain to load anew, in order, and why.
+
+    The kernel asks in the order of loading, that is of link ids. So from the first that must be
+    loaded anew, or that comes after one with a greater id, everything is loaded anew.
+    """
+    anew: dict[str, list[str]] = {}
+    last, last_name = 0, ""
+    for name in chain:
+        why = list(reasons.get(name, []))
+        if not why and ordered:
+            if anew:
+                why = [f"it comes after {next(reversed(anew))}, which is loaded anew"]
+            elif loaded[name].link_id < last:
+                why = [f"it was loaded before {last_name}, but comes after it"]
+        if why:
+            anew[name] = why
+        else:
+            last, last_name = max(last, loaded[name].link_id), name
+    return anew

@@ -1,0 +1,436 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The engine behind every module and the boot CLI: survey a host, plan a change, make it.
+
+A change never leaves a gap and is never half: what is new is loaded beside the old and read back from the
+kernel; then the persisted set is switched by one rename; only then the old pins are dropped. When anything
+new fails, it is dropped again and nothing else was touched. A crash leaves the old or the new, and the next
+run or boot completes it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Iterator
+
+from . import _loader
+from ._capability import Capability, Problem, read_capability
+from ._drift import Loaded, load_reasons, persist_reasons, renewals, waits_for
+from ._errors import BpfOomError
+from ._libbpf import Library
+from ._manifest import KINDS, Manifest, sort_key
+from ._params import show
+from ._paths import UNIT, Paths
+from ._store import Store, StoredSet, host_lock
+
+
+@dataclass
+class Survey:
+    """What is, read from the kernel and the disk."""
+
+    capability: Capability
+    stored: StoredSet
+    loaded: dict[str, Loaded]
+    unfinished: list[str]  # pins that an interrupted change left
+
+
+@dataclass
+class Wish:
+    """What shall be. `manifests` are all policies that count; only `managed` ones are compared and healed."""
+
+    manifests: dict[str, Manifest]
+    managed: set[str]
+    drop: set[str]
+    objects: dict[str, bytes] = field(default_factory=dict)
+    load_only: bool = False  # leave what is persisted as it is
+
+
+@dataclass
+class Plan:
+    persist: dict[str, list[str]] = field(default_factory=dict)
+    anew: dict[str, list[str]] = field(default_factory=dict)
+    drop: dict[str, str] = field(default_factory=dict)
+    waiting: dict[str, str] = field(default_factory=dict)
+    held_back: dict[str, str] = field(default_factory=dict)
+    forget: set[str] = field(default_factory=set)  # persisted now, not wanted
+    tidy: bool = False
+
+    @property
+    def persists(self) -> bool:
+        return bool(self.persist or self.forget)
+
+    @property
+    def changes(self) -> bool:
+        return bool(self.persists or self.anew or self.drop or self.tidy)
+
+
+@dataclass
+class Outcome:
+    changed: bool
+    diff: dict[str, str]
+    policies: dict[str, dict[str, Any]]
+    warnings: list[str]
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+class Engine:
+    def __init__(self, paths: Paths | None = None, lib: Library | None = None) -> None:
+        self.paths = paths or Paths()
+        self.store = Store(self.paths)
+        self.lib_error: BpfOomError | None = None
+        self.lib = lib
+        if lib is None:
+            try:
+                self.lib = Library()
+            except BpfOomError as error:
+                self.lib_error = error
+
+    # ------------------------------------------------------------------ what is
+
+    def survey(self) -> Survey:
+        if os.geteuid() != 0:
+            raise BpfOomError("only root can read and load BPF policies", "run with become: true, or as root")
+        loaded, unfinished = {}, []
+        for name in sorted(os.listdir(self.paths.pins)) if os.path.isdir(self.paths.pins) else ():
+            if os.path.lexists(self.paths.pin(name, new=True)):
+                unfinished.append(name)
+            if os.path.lexists(self.paths.pin(name)):
+                loaded[name] = self._read(name, self.paths.pin(name))
+        return Survey(read_capability(self.paths, self.lib, self.lib_error), self.store.read_set(), loaded, unfinished)
+
+    def _read(self, name: str, pin: str) -> Loaded:
+        if self.lib is None:
+            return Loaded(name, problem=f"what is loaded cannot be read: {self.lib_error}")
+        return _loader.read(self.lib, self.paths, name, pin)
+
+    def _tags_at_load(self) -> dict[str, dict[str, str]]:
+        """The program tags that this kernel showed at load; it is no drift when the file is lost."""
+        try:
+            with open(os.path.join(self.paths.run, "loaded.json"), encoding="utf-8") as file:
+                data = json.load(file)
+        except (OSError, ValueError):
+            return {}
+        return data if isinstance(data, dict) else {}
+
+    def reasons(self, survey: Survey, manifest: Manifest, ids: Mapping[str, int]) -> list[str]:
+        return load_reasons(manifest, survey.loaded.get(manifest.name), ids, self._tags_at_load().get(manifest.name))
+
+    def describe(self, survey: Survey) -> dict[str, dict[str, Any]]:
+        """Every policy of ours: what its manifest wants, whether it is loaded, and whether it acts so."""
+        stored = survey.stored
+        ids = _loader.cgroup_ids(self.paths, stored.manifests.values())
+        found = {}
+        for name in sorted(set(stored.manifests) | set(stored.broken) | set(survey.loaded)):
+            manifest, loaded = stored.manifests.get(name), survey.loaded.get(name)
+            why = [stored.broken[name]] if name in stored.broken else []
+            if manifest is None:
+                why = why or ["it is loaded but not persisted"]
+                kind = loaded.struct[len("bpf_") : -len("_ops")] if loaded and loaded.struct else None
+            else:
+                kind = manifest.kind
+                waits = waits_for(manifest, ids)
+                follows = loaded is not None and "handle_cgroup_online" in loaded.callbacks
+                if waits and not follows:
+                    why.append(f"it waits for the cgroup {waits}, which does not exist; run `bpf-oom apply` when it does")
+                else:
+                    why += self.reasons(survey, manifest, ids)
+                if loaded is None:
+                    why += [each.sentence for each in survey.capability.blocking(manifest.kind)]
+            found[name] = {
+                "kind": kind,
+                "order": manifest.order if manifest else None,
+                "program": manifest.program if manifest else None,
+                "object": manifest.inputs if manifest else (loaded.rodata.get("object_digest") if loaded else None),
+                "params": {key: param["value"] for key, param in manifest.params.items()} if manifest else {},
+                "persisted": manifest is not None,
+                "loaded": loaded is not None,
+                "active": manifest is not None and loaded is not None and not why,
+                "why": "; ".join(why),
+                "counters": loaded.counters if loaded else {},
+                "link_id": loaded.link_id if loaded else None,
+                "tags": loaded.tags if loaded else {},
+            }
+            if manifest is not None:
+                unusable = self.store.object_problem(manifest)
+                if unusable:
+                    found[name]["why"] = "; ".join([*why, f"it will not come back at boot: {unusable}"])
+        return found
+
+    def report(self) -> dict[str, Any]:
+        """Everything that is: for policy_info and `bpf-oom status`."""
+        survey = self.survey()
+        foreign = []
+        if self.lib is not None and survey.capability.structs:
+            foreign = _loader.read_foreign(self.lib, self.paths, {each.map_id for each in survey.loaded.values()})
+        problems = [survey.stored.problem] if survey.stored.problem else []
+        problems += [f"an interrupted change of policy '{name}' left a second pin" for name in survey.unfinished]
+        return {
+            "capability": survey.capability.report(),
+            "policies": self.describe(survey),
+            "foreign": foreign,
+            "problems": problems,
+            "boot_unit": boot_unit(self.paths),
+            "libbpf": survey.capability.libbpf,
+        }
+
+    # ------------------------------------------------------------------ what to do
+
+    def plan(self, survey: Survey, wish: Wish, ids: Mapping[str, int], held_back: Mapping[str, str]) -> Plan:
+        plan = Plan(held_back=dict(held_back), tidy=bool(survey.unfinished))
+        if not wish.load_only:
+            self._plan_persist(survey, wish, plan)
+        for name in sorted(survey.loaded):
+            if name in wish.drop:
+                plan.drop[name] = "it is not wanted"
+        for kind in KINDS:
+            chain, reasons_of = [], {}
+            for manifest in sorted(wish.manifests.values(), key=sort_key):
+                name = manifest.name
+                if manifest.kind != kind or (name not in wish.managed and name not in survey.loaded):
+                    continue
+                if name in held_back:
+                    continue
+                waits = waits_for(manifest, ids)
+                if waits and not self._may_wait(survey, wish, manifest):
+                    plan.waiting[name] = waits
+                    if name in survey.loaded:
+                        plan.drop[name] = f"its cgroup {waits} is gone"
+                    continue
+                chain.append(name)
+                reasons_of[name] = self.reasons(survey, manifest, ids) if name in wish.managed else []
+            # Only OOM policies are asked one after the other.
+            plan.anew.update(renewals(chain, survey.loaded, reasons_of, ordered=kind == "oom"))
+        return plan
+
+    def _plan_persist(self, survey: Survey, wish: Wish, plan: Plan) -> None:
+        stored = survey.stored
+        for name in sorted(wish.managed):
+            manifest = wish.manifests[name]
+            unusable = self.store.object_problem(manifest)
+            reasons = persist_reasons(manifest, stored.manifests.get(name), stored.broken.get(name, ""), unusable)
+            if reasons:
+                plan.persist[name] = reasons
+        if stored.problem and wish.managed and not plan.persist:
+            plan.persist[min(wish.managed)] = [stored.problem]
+        plan.forget = (set(stored.manifests) | set(stored.broken)) - set(wish.manifests)
+
+    def _may_wait(self, survey: Survey, wish: Wish, manifest: Manifest) -> bool:
+        if self.lib is None or not survey.capability.has(manifest.kind, "handle_cgroup_online"):
+            return False
+        try:
+            return _loader.may_wait(self.lib, survey.capability, manifest, self._object(wish, manifest))
+        except BpfOomError:
+            # An object that cannot be opened cannot wait by itself; loading it will say why.
+            return False
+
+    def _object(self, wish: Wish, manifest: Manifest) -> bytes:
+        return wish.objects[manifest.inputs] if manifest.inputs in wish.objects else self.store.object_bytes(manifest)
+
+    # ------------------------------------------------------------------ do it
+
+    def blocked(self, survey: Survey, kinds: Mapping[str, str], check: bool) -> dict[str, Problem]:
+        """The policies that this host cannot load now, and the first reason of each."""
+        found = {}
+        for name, kind in sorted(kinds.items()):
+            problems = survey.capability.blocking(kind)
+            # In a check the same play may be about to install libbpf; nobody can look further without it.
+            if problems and not (check and problems[0].id == "libbpf_missing"):
+                found[name] = problems[0]
+        return found
+
+    def apply(
+        self, survey: Survey, wish: Wish, blocked: Mapping[str, Problem], check: bool = False, tolerant: bool = False
+    ) -> Outcome:
+        """Make it so, all or nothing. `tolerant` is for the boot: one broken policy does not stop the others."""
+        if not tolerant:
+            _loader.refuse_files(self.paths, wish.manifests.values())
+        ids = _loader.cgroup_ids(self.paths, wish.manifests.values())
+        plan = self.plan(survey, wish, ids, {name: problem.sentence for name, problem in blocked.items()})
+        warnings = [
+            f"Policy '{name}' is not active: it waits for the cgroup {path}, which does not exist."
+            for name, path in plan.waiting.items()
+        ]
+        if check and survey.capability.libbpf is None and wish.managed:
+            warnings.append(f"Nothing could be compared with the kernel: {self.lib_error}")
+        diff = self._diff(survey, wish, plan)
+        failed: dict[str, str] = {}
+        if plan.changes and not check:
+            failed = self._change(survey, wish, plan, ids, tolerant)
+        policies = self._predict(survey, wish, plan) if check else self.describe(self.survey())
+        return Outcome(plan.changes, diff, policies, warnings, {**plan.held_back, **failed})
+
+    def _change(self, survey: Survey, wish: Wish, plan: Plan, ids: Mapping[str, int], tolerant: bool) -> dict[str, str]:
+        failed: dict[str, str] = {}
+        for name in survey.unfinished:
+            os.unlink(self.paths.pin(name, new=True))
+        fresh: dict[str, Loaded] = {}
+        try:
+            for name in plan.anew:
+                try:
+                    fresh[name] = self._load_beside(wish, wish.manifests[name], ids)
+                except BpfOomError as error:
+                    if not tolerant:
+                        raise
+                    failed[name] = str(error)
+            if plan.persists:
+                for manifest in wish.manifests.values():
+                    if manifest.inputs in wish.objects and self.store.object_problem(manifest):
+                        self.store.put_object(manifest.inputs, wish.objects[manifest.inputs])
+                self.store.switch(wish.manifests.values())
+        except BaseException:
+            # Whatever it was: the old policies are as they were, the new ones must go.
+            for name in plan.anew:
+                self._drop_pin(name, new=True)
+            self.store.collect_garbage()
+            raise
+        for name in fresh:
+            # Replaces the old pin in one step; the kernel lets go of the old policy then.
+            os.rename(self.paths.pin(name, new=True), self.paths.pin(name))
+        for name in plan.drop:
+            self._drop_pin(name)
+        self._remember_tags(fresh, gone=set(plan.drop))
+        if plan.persists:
+            self.store.collect_garbage()
+        return failed
+
+    def _load_beside(self, wish: Wish, manifest: Manifest, ids: Mapping[str, int]) -> Loaded:
+        """Load the policy under its second pin and believe only what the kernel shows."""
+        assert self.lib is not None
+        pin = self.paths.pin(manifest.name, new=True)
+        _loader.load(self.lib, manifest, self._object(wish, manifest), ids, pin)
+        found = self._read(manifest.name, pin)
+        wrong = load_reasons(manifest, found, ids)
+        if wrong:
+            self._drop_pin(manifest.name, new=True)
+            raise BpfOomError(
+                f"policy '{manifest.name}' was loaded but reads back wrong: {'; '.join(wrong)}", "report this as a fault"
+            )
+        return found
+
+    def _drop_pin(self, name: str, new: bool = False) -> None:
+        try:
+            os.unlink(self.paths.pin(name, new))
+        except FileNotFoundError:
+            pass  # dropping is idempotent
+        for directory in (os.path.join(self.paths.pins, name), self.paths.pins):
+            try:
+                os.rmdir(directory)
+            except OSError:
+                break  # still in use, or gone already
+
+    def _remember_tags(self, fresh: Mapping[str, Loaded], gone: set[str]) -> None:
+        data = {name: tags for name, tags in self._tags_at_load().items() if name not in gone}
+        data.update({name: loaded.tags for name, loaded in fresh.items()})
+        path = os.path.join(self.paths.run, "loaded.json")
+        with open(path + ".new", "w", encoding="utf-8") as file:
+            json.dump(data, file, indent=1, sort_keys=True)
+        os.rename(path + ".new", path)
+
+    def unload_all(self, check: bool = False) -> list[str]:
+        """Drop every pin of ours; needs neither libbpf nor a capable kernel."""
+        names = sorted(os.listdir(self.paths.pins)) if os.path.isdir(self.paths.pins) else []
+        for name in names if not check else ():
+            self._drop_pin(name, new=True)
+            self._drop_pin(name)
+        return names
+
+    def remove_everything(self, check: bool = False) -> Outcome:
+        """Unload all and leave nothing below our directories."""
+        survey = self.survey()
+        nothing = Wish({}, set(), set(survey.loaded))
+        plan = Plan(drop=dict.fromkeys(survey.loaded, "it is not wanted"), forget=set(survey.stored.manifests))
+        diff = self._diff(survey, nothing, plan)
+        changed = bool(self.unload_all(check=True)) or self.store.exists()
+        if not check:
+            self.unload_all()
+            self.store.remove_all()
+            # The lock goes with it: who waits for it notices that the file is gone.
+            shutil.rmtree(self.paths.run)
+        return Outcome(changed, diff, {}, [])
+
+    @contextmanager
+    def locked(self, check: bool) -> Iterator[None]:
+        """The host lock; a check only waits for it where there is one, and makes nothing."""
+        if check and not os.path.isdir(self.paths.run):
+            yield
+            return
+        with host_lock(self.paths):
+            yield
+
+    # ------------------------------------------------------------------ in words
+
+    def _predict(self, survey: Survey, wish: Wish, plan: Plan) -> dict[str, dict[str, Any]]:
+        found = {}
+        for name, manifest in sorted(wish.manifests.items()):
+            loaded = name in plan.anew or (name in survey.loaded and name not in plan.drop)
+            why = plan.held_back.get(name, "")
+            if name in plan.waiting:
+                why = f"it waits for the cgroup {plan.waiting[name]}, which does not exist"
+            found[name] = {"kind": manifest.kind, "order": manifest.order, "persisted": True, "loaded": loaded}
+            found[name].update(active=loaded and not why, why=why)
+        return found
+
+    def _diff(self, survey: Survey, wish: Wish, plan: Plan) -> dict[str, str]:
+        """One readable block a policy; a policy that keeps its state reads the same on both sides."""
+        before, after = [], []
+        for name in sorted(set(survey.stored.manifests) | set(survey.stored.broken) | set(survey.loaded) | set(wish.manifests)):
+            manifest = wish.manifests.get(name)
+            persisted = survey.stored.manifests.get(name)
+            reasons = plan.anew.get(name, []) if name in survey.loaded else []
+            old_load = "yes" if name in survey.loaded else "no"
+            unsound = [why for why in plan.persist.get(name, []) if persisted == manifest] or (
+                [survey.stored.broken[name]] if name in survey.stored.broken else []
+            )
+            before += self._block(name, persisted, old_load + (f", but {'; '.join(reasons)}" if reasons else ""), unsound)
+            if name in plan.waiting:
+                new_load = f"no, it waits for the cgroup {plan.waiting[name]}"
+                if name not in survey.loaded and name not in plan.persist:
+                    before[-1] = f"  loaded: {new_load}"
+            elif name in plan.anew:
+                new_load = "yes"
+            else:
+                new_load = old_load if name not in plan.drop else "no"
+            if manifest is not None or new_load == "yes":
+                after += self._block(name, manifest, new_load, [])
+        for name in survey.unfinished:
+            before.append(f"{name}: a second pin, left by an interrupted change")
+        return {"before": "\n".join(before) + "\n" * bool(before), "after": "\n".join(after) + "\n" * bool(after)}
+
+    @staticmethod
+    def _block(name: str, manifest: Manifest | None, loaded: str, unsound: list[str]) -> list[str]:
+        if manifest is None and loaded == "no" and not unsound:
+            return []
+        lines = [f"{name}:"]
+        if manifest is not None:
+            lines.append(f"  {manifest.kind} policy, order {manifest.order}, {manifest.program}, object {manifest.inputs[:12]}")
+            lines += [f"  {line}" for line in show(manifest.params)]
+        persisted = "yes" if manifest is not None else "no"
+        lines.append(f"  persisted: {persisted}" + (f", but {'; '.join(unsound)}" if unsound else ""))
+        lines.append(f"  loaded: {loaded}")
+        return lines
+
+
+def boot_unit(paths: Paths) -> dict[str, bool]:
+    """Whether systemd will load the persisted set at boot, read from its directories."""
+    installed = any(
+        os.path.exists(paths.at(f"{directory}/{UNIT}"))
+        for directory in ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+    )
+    etc = paths.at("/etc/systemd/system")
+    wants = [name for name in os.listdir(etc) if name.endswith((".wants", ".requires"))] if os.path.isdir(etc) else []
+    return {
+        "installed": installed,
+        "enabled": installed and any(os.path.lexists(os.path.join(etc, name, UNIT)) for name in wants),
+    }
+
+
+def complete_wish(survey: Survey, wanted: Iterable[Manifest], absent: set[str], exclusive: bool) -> Wish:
+    """What a play names, joined with what the host has: `exclusive` drops the rest, else the rest stays."""
+    managed = {manifest.name: manifest for manifest in wanted}
+    others = {} if exclusive else {name: each for name, each in survey.stored.manifests.items() if name not in absent}
+    drop = set(survey.loaded) - set(managed) if exclusive else set(absent)
+    return Wish({**others, **managed}, set(managed), drop)

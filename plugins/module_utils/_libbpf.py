@@ -1,0 +1,479 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one place that talks to libbpf (libbpf.so.1, by ctypes).
+
+Small on purpose: BTF look-ups, objects from memory, struct_ops links, and the introspection
+calls that read back what is loaded. Nothing here knows what a policy is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+import sys
+from contextlib import contextmanager
+from ctypes import POINTER, c_char, c_char_p, c_int, c_int32, c_int64, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
+from dataclasses import dataclass
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+
+from ._errors import BpfOomError, from_errno
+
+SONAME = "libbpf.so.1"
+# 1.4 cannot set members of a .struct_ops.link map before load reliably; 1.5 is Debian 13's.
+MINIMUM = (1, 5)
+
+KIND_INT, KIND_PTR, KIND_ARRAY, KIND_STRUCT = 1, 2, 3, 4
+KIND_TYPEDEF, KIND_VOLATILE, KIND_CONST, KIND_RESTRICT = 8, 9, 10, 11
+KIND_FUNC, KIND_FUNC_PROTO, KIND_DATASEC = 12, 13, 15
+_MODIFIERS = (KIND_TYPEDEF, KIND_VOLATILE, KIND_CONST, KIND_RESTRICT)
+_INT_SIGNED = 1
+
+LINK_TYPE_STRUCT_OPS = 9
+MAP_TYPE_STRUCT_OPS = 26
+_MAX_PROGRAM_MAPS = 64
+# libbpf never asks the verifier for more; the pages are only touched when used.
+_LOG_SIZE = 16 << 20
+
+
+class _OpenOpts(ctypes.Structure):
+    # The leading part of bpf_object_open_opts; libbpf takes `sz` as the end of what is set.
+    _fields_ = [("sz", c_size_t), ("object_name", c_char_p)]
+
+
+# The leading parts of the kernel's structs; it fills in no more than the given length.
+class LinkInfo(ctypes.Structure):
+    _fields_ = [("type", c_uint32), ("id", c_uint32), ("prog_id", c_uint32), ("_pad", c_uint32), ("map_id", c_uint32)]
+
+
+class MapInfo(ctypes.Structure):
+    _fields_ = [
+        ("type", c_uint32),
+        ("id", c_uint32),
+        ("key_size", c_uint32),
+        ("value_size", c_uint32),
+        ("max_entries", c_uint32),
+        ("map_flags", c_uint32),
+        ("name", c_char * 16),
+        ("ifindex", c_uint32),
+        ("btf_vmlinux_value_type_id", c_uint32),
+        ("netns_dev", c_uint64),
+        ("netns_ino", c_uint64),
+        ("btf_id", c_uint32),
+        ("btf_key_type_id", c_uint32),
+        ("btf_value_type_id", c_uint32),
+    ]
+
+
+class ProgInfo(ctypes.Structure):
+    _fields_ = [
+        ("type", c_uint32),
+        ("id", c_uint32),
+        ("tag", c_uint8 * 8),
+        ("jited_prog_len", c_uint32),
+        ("xlated_prog_len", c_uint32),
+        ("jited_prog_insns", c_uint64),
+        ("xlated_prog_insns", c_uint64),
+        ("load_time", c_uint64),
+        ("created_by_uid", c_uint32),
+        ("nr_map_ids", c_uint32),
+        ("map_ids", c_uint64),
+        ("name", c_char * 16),
+    ]
+
+
+_Info = Union[LinkInfo, MapInfo, ProgInfo]
+_PRINT = ctypes.CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
+_U32P = POINTER(c_uint32)
+# name: (result, arguments), as libbpf 1.5 declares them.
+_PROTOTYPES: Dict[str, Tuple[Any, List[Any]]] = {
+    "libbpf_major_version": (c_uint32, []),
+    "libbpf_minor_version": (c_uint32, []),
+    "libbpf_set_print": (c_void_p, [_PRINT]),
+    "btf__parse": (c_void_p, [c_char_p, c_void_p]),
+    "btf__load_from_kernel_by_id": (c_void_p, [c_uint32]),
+    "btf__free": (None, [c_void_p]),
+    "btf__type_by_id": (c_void_p, [c_void_p, c_uint32]),
+    "btf__name_by_offset": (c_char_p, [c_void_p, c_uint32]),
+    "btf__find_by_name_kind": (c_int32, [c_void_p, c_char_p, c_uint32]),
+    "btf__resolve_size": (c_int64, [c_void_p, c_uint32]),
+    "bpf_object__open_mem": (c_void_p, [c_void_p, c_size_t, POINTER(_OpenOpts)]),
+    "bpf_object__load": (c_int, [c_void_p]),
+    "bpf_object__close": (None, [c_void_p]),
+    "bpf_object__btf": (c_void_p, [c_void_p]),
+    "bpf_object__find_map_by_name": (c_void_p, [c_void_p, c_char_p]),
+    "bpf_map__initial_value": (c_void_p, [c_void_p, POINTER(c_size_t)]),
+    "bpf_map__attach_struct_ops": (c_void_p, [c_void_p]),
+    "bpf_link__pin": (c_int, [c_void_p, c_char_p]),
+    "bpf_link__destroy": (c_int, [c_void_p]),
+    "bpf_obj_get": (c_int, [c_char_p]),
+    "bpf_obj_get_info_by_fd": (c_int, [c_int, c_void_p, _U32P]),
+    "bpf_map_lookup_elem": (c_int, [c_int, c_void_p, c_void_p]),
+    "bpf_map_get_next_id": (c_int, [c_uint32, _U32P]),
+    "bpf_link_get_next_id": (c_int, [c_uint32, _U32P]),
+    "bpf_map_get_fd_by_id": (c_int, [c_uint32]),
+    "bpf_link_get_fd_by_id": (c_int, [c_uint32]),
+    "bpf_prog_get_fd_by_id": (c_int, [c_uint32]),
+}
+
+
+class BtfType(NamedTuple):
+    name: str
+    kind: int
+    vlen: int
+    target: int  # size or type id, by kind
+    bitfields: bool
+    address: int  # of what follows the common part
+
+
+class Field(NamedTuple):
+    """A struct's member or a section's variable."""
+
+    offset: int
+    size: int
+    type_id: int
+
+
+Value = Union[int, str]
+
+
+class Btf:
+    """One set of type information; libbpf parses it, this only walks it."""
+
+    def __init__(self, lib: Library, handle: int) -> None:
+        self._lib = lib
+        self._handle = handle
+
+    def find(self, name: str, kind: int) -> int:
+        """The id of a named type, 0 when there is none."""
+        return max(0, int(self._lib.call("btf__find_by_name_kind", self._handle, name.encode(), kind)))
+
+    def type(self, type_id: int) -> BtfType:
+        address = self._lib.call("btf__type_by_id", self._handle, type_id)
+        if not address:
+            raise BpfOomError(f"BTF has no type {type_id}", "compile the policy anew")
+        name_off, info, target = struct.unpack("=III", ctypes.string_at(address, 12))
+        name = self._lib.call("btf__name_by_offset", self._handle, name_off) or b""
+        return BtfType(name.decode(), (info >> 24) & 0x1F, info & 0xFFFF, target, bool(info >> 31), address + 12)
+
+    def resolve(self, type_id: int) -> BtfType:
+        """The type behind typedefs and qualifiers."""
+        found = self.type(type_id)
+        while found.kind in _MODIFIERS:
+            found = self.type(found.target)
+        return found
+
+    def size(self, type_id: int) -> int:
+        return int(self._lib.call("btf__resolve_size", self._handle, type_id))
+
+    def members(self, type_id: int) -> Dict[str, Field]:
+        """The named members of a struct, offsets in bytes."""
+        parent = self.type(type_id)
+        found = {}
+        for index in range(parent.vlen):
+            name_off, member, bits = struct.unpack("=III", ctypes.string_at(parent.address + 12 * index, 12))
+            name = (self._lib.call("btf__name_by_offset", self._handle, name_off) or b"").decode()
+            offset = (bits & 0xFFFFFF if parent.bitfields else bits) // 8
+            found[name] = Field(offset, self.size(member), member)
+        return found
+
+    def variables(self, section_id: int) -> Dict[str, Field]:
+        """The variables of a data section."""
+        parent = self.type(section_id)
+        found = {}
+        for index in range(parent.vlen):
+            variable, offset, size = struct.unpack("=III", ctypes.string_at(parent.address + 12 * index, 12))
+            held = self.type(variable)
+            found[held.name] = Field(offset, size, held.target)
+        return found
+
+    def is_callback(self, type_id: int) -> bool:
+        found = self.resolve(type_id)
+        return found.kind == KIND_PTR and self.resolve(found.target).kind == KIND_FUNC_PROTO
+
+    def is_integer(self, type_id: int) -> bool:
+        return self.resolve(type_id).kind == KIND_INT
+
+    def decode(self, data: bytes, field: Field) -> Optional[Value]:
+        """An integer or a text; None for anything else."""
+        raw = data[field.offset : field.offset + field.size]
+        found = self.resolve(field.type_id)
+        if found.kind == KIND_INT:
+            encoding = struct.unpack("=I", ctypes.string_at(found.address, 4))[0] >> 24
+            return int.from_bytes(raw, sys.byteorder, signed=bool(encoding & _INT_SIGNED))
+        if found.kind == KIND_ARRAY and self.size(struct.unpack("=I", ctypes.string_at(found.address, 4))[0]) == 1:
+            return raw.split(b"\0", 1)[0].decode("utf-8", "replace")
+        return None
+
+
+class Library:
+    """libbpf, loaded and checked."""
+
+    def __init__(self, minimum: Tuple[int, int] = MINIMUM, soname: str = SONAME) -> None:
+        wanted = ".".join(str(part) for part in minimum)
+        try:
+            self._library = ctypes.CDLL(soname, use_errno=True)
+        except OSError:
+            raise BpfOomError(
+                f"{soname} is not installed", f"install libbpf {wanted} or later (package libbpf1 on Debian 13)"
+            ) from None
+        self._functions: Dict[str, Any] = {}
+        self.messages: List[str] = []
+        found = (self.call("libbpf_major_version"), self.call("libbpf_minor_version"))
+        self.version = f"{found[0]}.{found[1]}"
+        if found < minimum:
+            raise BpfOomError(
+                f"libbpf {self.version} is too old",
+                f"install libbpf {wanted} or later (Debian 13 has 1.5), it is the oldest that works",
+            )
+        libc = ctypes.CDLL(None)
+        self._vsnprintf = libc.vsnprintf
+        self._vsnprintf.argtypes = [c_void_p, c_size_t, c_char_p, c_void_p]
+        # libbpf keeps the pointer: so must we.
+        self._callback = _PRINT(self._print)
+        self.call("libbpf_set_print", self._callback)
+        self._kernel_btf: Dict[str, Btf] = {}
+
+    def _print(self, level: int, template: bytes, arguments: int) -> int:
+        # `arguments` is a va_list: passed by reference on every 64-bit ABI of Linux, so a pointer will do.
+        if level <= 1:
+            buffer = ctypes.create_string_buffer(_LOG_SIZE)
+            self._vsnprintf(buffer, _LOG_SIZE, template, arguments)
+            self.messages.append(buffer.value.decode("utf-8", "replace"))
+        return 0
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        function = self._functions.get(name)
+        if function is None:
+            function = getattr(self._library, name)
+            function.restype, function.argtypes = _PROTOTYPES[name]
+            self._functions[name] = function
+        ctypes.set_errno(0)
+        return function(*arguments)
+
+    def log(self) -> str:
+        """What libbpf and the verifier said since the last call of this."""
+        text, self.messages = "".join(self.messages), []
+        return text
+
+    def kernel_btf(self, path: str) -> Btf:
+        if path not in self._kernel_btf:
+            handle = self.call("btf__parse", os.fsencode(path), None)
+            if not handle:
+                raise from_errno(
+                    f"the kernel's type information {path} cannot be read", ctypes.get_errno() or errno.EINVAL, self.log()
+                )
+            self._kernel_btf[path] = Btf(self, handle)
+        return self._kernel_btf[path]
+
+    @contextmanager
+    def loaded_btf(self, btf_id: int) -> Iterator[Btf]:
+        handle = self.call("btf__load_from_kernel_by_id", btf_id)
+        if not handle:
+            raise from_errno(f"the type information {btf_id} of a loaded program cannot be read", ctypes.get_errno())
+        try:
+            yield Btf(self, handle)
+        finally:
+            self.call("btf__free", handle)
+
+    @contextmanager
+    def fd(self, what: str, name: str, argument: Union[bytes, int]) -> Iterator[int]:
+        number = int(self.call(name, argument))
+        if number < 0:
+            raise from_errno(f"{what} cannot be opened", -number)
+        try:
+            yield number
+        finally:
+            os.close(number)
+
+    def info(self, fd: int, into: _Info) -> None:
+        length = c_uint32(ctypes.sizeof(into))
+        result = int(self.call("bpf_obj_get_info_by_fd", fd, ctypes.byref(into), ctypes.byref(length)))
+        if result < 0:
+            raise from_errno("the kernel does not describe a BPF object", -result)
+
+    def link_info(self, pin: str) -> LinkInfo:
+        found = LinkInfo()
+        with self.fd(f"the pin {pin}", "bpf_obj_get", os.fsencode(pin)) as fd:
+            self.info(fd, found)
+        return found
+
+    def map_value(self, map_id: int) -> Tuple[MapInfo, bytes, bool]:
+        """What a map is, its value under key 0, and whether user space may still write to it."""
+        found = MapInfo()
+        with self.fd(f"the BPF map {map_id}", "bpf_map_get_fd_by_id", map_id) as fd:
+            self.info(fd, found)
+            value = ctypes.create_string_buffer((int(found.value_size) + 7) & ~7)
+            result = int(self.call("bpf_map_lookup_elem", fd, ctypes.byref(c_uint32(0)), value))
+            if result < 0:
+                raise from_errno(f"the value of BPF map {map_id} cannot be read", -result)
+            with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+                frozen = "frozen:\t1\n" in file.read()
+        return found, value.raw[: found.value_size], frozen
+
+    def map_info(self, map_id: int) -> MapInfo:
+        found = MapInfo()
+        with self.fd(f"the BPF map {map_id}", "bpf_map_get_fd_by_id", map_id) as fd:
+            self.info(fd, found)
+        return found
+
+    def link_info_by_id(self, link_id: int) -> LinkInfo:
+        found = LinkInfo()
+        with self.fd(f"the BPF link {link_id}", "bpf_link_get_fd_by_id", link_id) as fd:
+            self.info(fd, found)
+        return found
+
+    def program(self, prog_id: int) -> Tuple[ProgInfo, List[int]]:
+        """A program and the ids of the maps it uses."""
+        found = ProgInfo()
+        ids = (c_uint32 * _MAX_PROGRAM_MAPS)()
+        found.nr_map_ids = _MAX_PROGRAM_MAPS
+        found.map_ids = ctypes.addressof(ids)
+        with self.fd(f"the BPF program {prog_id}", "bpf_prog_get_fd_by_id", prog_id) as fd:
+            self.info(fd, found)
+        return found, list(ids[: found.nr_map_ids])
+
+    def ids(self, what: str) -> Iterator[int]:
+        """The ids of all loaded objects, `what` being map or link."""
+        following = c_uint32(0)
+        while True:
+            result = int(self.call(f"bpf_{what}_get_next_id", following.value, ctypes.byref(following)))
+            if result == -errno.ENOENT:
+                return
+            if result < 0:
+                raise from_errno(f"the kernel's BPF {what}s cannot be listed", -result)
+            yield following.value
+
+
+@dataclass(frozen=True)
+class StructOps:
+    """The one struct_ops map of an object."""
+
+    map_name: str
+    struct: str
+    members: Dict[str, Field]
+
+
+class BpfObject:
+    """An object opened from bytes in memory, so that what was checked is what is loaded."""
+
+    def __init__(self, lib: Library, data: bytes, name: str) -> None:
+        self._lib = lib
+        self._what = name
+        # libelf works on the caller's memory until load.
+        self._data = ctypes.create_string_buffer(data, len(data))
+        options = _OpenOpts(ctypes.sizeof(_OpenOpts), name.replace("-", "_").encode())
+        lib.log()
+        self._handle = lib.call("bpf_object__open_mem", self._data, len(data), ctypes.byref(options))
+        if not self._handle:
+            raise from_errno(f"the object of policy '{name}' cannot be opened", ctypes.get_errno() or errno.EINVAL, lib.log())
+        handle = lib.call("bpf_object__btf", self._handle)
+        if not handle:
+            self.close()
+            raise BpfOomError(f"the object of policy '{name}' has no BTF", "compile it with clang -g and without a full strip")
+        self.btf = Btf(lib, handle)
+
+    def close(self) -> None:
+        self._lib.call("bpf_object__close", self._handle)
+
+    def __enter__(self) -> BpfObject:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def struct_ops(self) -> StructOps:
+        section = self.btf.find(".struct_ops.link", KIND_DATASEC)
+        found = self.btf.variables(section) if section else {}
+        if len(found) != 1:
+            raise BpfOomError(
+                f"the object of policy '{self._what}' has {len(found)} struct_ops maps with a link",
+                'give it exactly one, in SEC(".struct_ops.link")',
+            )
+        (name, field), *_ = found.items()
+        held = self.btf.resolve(field.type_id)
+        type_id = self.btf.find(held.name, KIND_STRUCT)
+        return StructOps(name, held.name.split("___")[0], self.btf.members(type_id))
+
+    def _initial(self, map_name: str) -> Tuple[int, int]:
+        found = self._lib.call("bpf_object__find_map_by_name", self._handle, map_name.encode())
+        size = c_size_t(0)
+        address = self._lib.call("bpf_map__initial_value", found, ctypes.byref(size)) if found else None
+        if not address:
+            raise BpfOomError(
+                f"the object of policy '{self._what}' has no {map_name} data",
+                "declare it as `const volatile` and compile it anew",
+            )
+        return address, size.value
+
+    def rodata(self) -> Dict[str, Field]:
+        section = self.btf.find(".rodata", KIND_DATASEC)
+        return self.btf.variables(section) if section else {}
+
+    def write(self, map_name: str, field: Field, data: bytes) -> None:
+        """Set a variable or member before load."""
+        address, size = self._initial(map_name)
+        if field.offset + field.size > size or len(data) > field.size:
+            raise BpfOomError(f"a value for {map_name} of policy '{self._what}' does not fit", "compile the policy anew")
+        ctypes.memmove(address + field.offset, data.ljust(field.size, b"\0"), field.size)
+
+    def implements(self, callback: str) -> bool:
+        """Whether the struct_ops map sets this member (libbpf keeps a program's pointer there)."""
+        ops = self.struct_ops()
+        field = ops.members.get(callback)
+        if field is None:
+            return False
+        address, _size = self._initial(ops.map_name)
+        return any(ctypes.string_at(address + field.offset, field.size))
+
+    def load(self) -> None:
+        self._lib.log()
+        result = int(self._lib.call("bpf_object__load", self._handle))
+        if result < 0:
+            log = self._lib.log()
+            reason = verifier_reason(log)
+            if reason:
+                raise BpfOomError(
+                    f"the kernel's verifier rejected policy '{self._what}': {reason}",
+                    "correct the policy's source (the verifier's log is in the details)",
+                    log,
+                )
+            raise from_errno(f"policy '{self._what}' cannot be loaded{libbpf_reason(log)}", -result, log)
+
+    def attach(self, pin: str) -> None:
+        """Register the struct_ops map and pin its link."""
+        self._lib.log()
+        name = self.struct_ops().map_name
+        found = self._lib.call("bpf_object__find_map_by_name", self._handle, name.encode())
+        link = self._lib.call("bpf_map__attach_struct_ops", found)
+        if not link:
+            raise from_errno(f"the kernel refused to register policy '{self._what}'", ctypes.get_errno(), self._lib.log())
+        try:
+            result = int(self._lib.call("bpf_link__pin", link, os.fsencode(pin)))
+            if result < 0:
+                raise from_errno(f"policy '{self._what}' cannot be pinned at {pin}", -result, self._lib.log())
+        finally:
+            # Closes our reference; the pin, when there is one, keeps the policy registered.
+            self._lib.call("bpf_link__destroy", link)
+
+
+_LOG_BEGIN, _LOG_END = "-- BEGIN PROG LOAD LOG --\n", "-- END PROG LOAD LOG --"
+_LOG_NOISE = ("processed ", "verification time", "stack depth", "max_states")
+
+
+def verifier_reason(log: str) -> str:
+    """The line of the verifier's log that says why, '' when there is no such log."""
+    if _LOG_BEGIN not in log:
+        return ""
+    body = log.split(_LOG_BEGIN, 1)[1].split(_LOG_END, 1)[0]
+    lines = [line.strip() for line in body.splitlines() if line.strip() and not line.startswith(_LOG_NOISE)]
+    return lines[-1] if lines else ""
+
+
+def libbpf_reason(log: str) -> str:
+    """libbpf's first complaint, ready to be appended to a sentence."""
+    lines = [line for line in log.splitlines() if line.startswith("libbpf: ")]
+    return f" ({lines[0][len('libbpf: ') :]})" if lines else ""
+
+
+__all__ = ["MINIMUM", "BpfObject", "Btf", "Field", "Library", "StructOps", "Value"]

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every path on the managed host, below one root so that a test can bring its own tree."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+OFF_WORD = "linuxmm.bpf_oom=off"
+UNIT = "bpf-oom.service"
+
+
+@dataclass(frozen=True)
+class Paths:
+    root: str = "/"
+
+    def at(self, path: str) -> str:
+        return os.path.join(self.root, path.lstrip("/"))
+
+    @property
+    def state(self) -> str:
+        return self.at("/var/lib/linuxmm-bpf-oom")
+
+    @property
+    def run(self) -> str:
+        return self.at("/run/linuxmm-bpf-oom")
+
+    @property
+    def bpffs(self) -> str:
+        return self.at("/sys/fs/bpf")
+
+    @property
+    def pins(self) -> str:
+        return os.path.join(self.bpffs, "linuxmm_bpf_oom")
+
+    @property
+    def cgroup(self) -> str:
+        return self.at("/sys/fs/cgroup")
+
+    @property
+    def btf(self) -> str:
+        return self.at("/sys/kernel/btf/vmlinux")
+
+    def pin(self, name: str, new: bool = False) -> str:
+        # bpffs reserves names with a dot.
+        return os.path.join(self.pins, name, "link_new" if new else "link")
+
+    def read(self, path: str) -> str:
+        """A small file of /proc or /sys as text; OSError when it cannot be read."""
+        with open(self.at(path), encoding="utf-8", errors="replace") as file:
+            return file.read()

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One request of the controller, carried out on the host: what the module policy_set does."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict
+
+from ._compiler import Toolchain, compile_bundle, find_toolchain, input_digest
+from ._engine import Engine, Outcome, Survey, complete_wish
+from ._errors import BpfOomError
+from ._manifest import Manifest, bundle_digest, digest
+
+_UNKNOWN = "0" * 64
+Request = Dict[str, Any]
+
+
+def run(request: Request, check: bool, engine: Engine | None = None) -> dict[str, Any]:
+    """The result for exit_json, or {'needs': digests of what the controller must send first}."""
+    engine = engine or Engine()
+    with engine.locked(check):
+        if request["state"] == "absent":
+            return _result(engine.remove_everything(check), {})
+        survey = engine.survey()
+        policies: dict[str, dict[str, Any]] = request["policies"]
+        blocked = engine.blocked(survey, {name: policy["kind"] for name, policy in policies.items()}, check)
+        capability = survey.capability.report()
+        warnings = []
+        if blocked:
+            name, problem = next(iter(blocked.items()))
+            if request["on_incapable"] == "fail":
+                others = [each["sentence"] for each in capability["problems"] if each["sentence"] != problem.sentence]
+                raise BpfOomError(problem.cause, problem.remedy, "\n".join(others))
+            if request["on_incapable"] == "skip":
+                outcome = Outcome(False, {"before": "", "after": ""}, engine.describe(survey), [])
+                outcome.warnings.append(f"Nothing was done on this host: {problem.sentence}")
+                return _result(outcome, capability)
+            warnings.append(f"Persisted, but '{name}' is not loaded: {problem.sentence}")
+        needs = Needs(engine, survey, request["blobs"], check)
+        manifests = [needs.manifest(name, policy) for name, policy in policies.items()]
+        if needs.missing:
+            return {"changed": False, "needs": needs.missing}
+        wish = complete_wish(survey, manifests, set(request["absent"]), request["exclusive"])
+        wish.objects.update(needs.objects)
+        outcome = engine.apply(survey, wish, blocked, check)
+        outcome.warnings += warnings + needs.warnings
+        return _result(outcome, capability)
+
+
+def _result(outcome: Outcome, capability: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "changed": outcome.changed,
+        "diff": outcome.diff,
+        "policies": outcome.policies,
+        "capability": capability,
+        "warnings": outcome.warnings,
+    }
+
+
+class Needs:
+    """Manifests with their objects: from the store, from what was sent, or compiled here."""
+
+    def __init__(self, engine: Engine, survey: Survey, blobs: dict[str, str], check: bool) -> None:
+        self._engine = engine
+        self._survey = survey
+        self._blobs = blobs
+        self._check = check
+        self._toolchain: Toolchain | None = None
+        self.objects: dict[str, bytes] = {}
+        self.missing: list[str] = []
+        self.warnings: list[str] = []
+
+    def manifest(self, name: str, policy: dict[str, Any]) -> Manifest:
+        if "inputs" in policy:
+            found = Manifest(name=name, **{key: policy[key] for key in Manifest.__dataclass_fields__ if key != "name"})
+            if not self._check and self._engine.store.object_problem(found):
+                self._from_blob(found.inputs, found.object)
+            return found
+        return self._compiled_here(name, policy)
+
+    def _from_blob(self, blob: str, expected: str) -> bytes | None:
+        path = self._blobs.get(blob)
+        if path is None:
+            if blob not in self.missing:
+                self.missing.append(blob)
+            return None
+        with open(path, "rb") as file:
+            data = file.read()
+        if digest(data) != expected:
+            raise BpfOomError(f"what arrived as {blob[:12]} is damaged", "run again")
+        self.objects[blob] = data
+        return data
+
+    def _compiled_here(self, name: str, policy: dict[str, Any]) -> Manifest:
+        common = {key: policy[key] for key in ("kind", "order", "program", "source", "bundle", "params")}
+        try:
+            self._toolchain = self._toolchain or find_toolchain()
+        except BpfOomError as error:
+            if not self._check:
+                raise
+            # The same play may be about to install it.
+            self.warnings.append(f"The object of policy '{name}' is not known yet: {error}")
+            return Manifest(name=name, compiler=_UNKNOWN, inputs=_UNKNOWN, object=_UNKNOWN, **common)
+        identity = self._toolchain.identity
+        inputs = input_digest(policy["program"], policy["bundle"], identity)
+        for known in self._survey.stored.manifests.values():
+            if known.inputs == inputs and not self._engine.store.object_problem(known):
+                return Manifest(name=name, compiler=identity, inputs=inputs, object=known.object, **common)
+        sent = self._from_blob(policy["bundle"], policy["bundle"])
+        if sent is None:
+            return Manifest(name=name, compiler=identity, inputs=inputs, object=_UNKNOWN, **common)
+        files = dict(json.loads(sent))
+        assert bundle_digest(files) == policy["bundle"]
+        data = self.objects.get(inputs) or compile_bundle(policy["program"], files, policy["main"], self._toolchain)
+        self.objects[inputs] = data
+        return Manifest(name=name, compiler=identity, inputs=inputs, object=digest(data), **common)

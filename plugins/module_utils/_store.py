@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is persisted on a host: objects, sets of manifests, and the link that says which set counts.
+
+Only root's plain files are trusted. Everything below the state directory is reached through open
+directory descriptors without following links; what is new is synced before one rename makes it count.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import shutil
+import stat
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from ._errors import BpfOomError, from_errno
+from ._manifest import Manifest, digest, parse, set_digest
+from ._paths import Paths
+
+LOCK_SECONDS = 60.0
+_CURRENT = re.compile(r"sets/([0-9a-f]{64})\Z")
+_OBJECT = re.compile(r"([0-9a-f]{64})\.o\Z")
+
+
+@dataclass
+class StoredSet:
+    """The persisted set: whole manifests, and for the others why they do not count."""
+
+    manifests: dict[str, Manifest] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+    problem: str = ""
+
+
+@contextmanager
+def host_lock(paths: Paths, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+    """One change at a time on a host; who waits too long is told who holds the lock."""
+    deadline = time.monotonic() + seconds
+    number = _open_lock(paths)
+    try:
+        while True:
+            try:
+                fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    owner = os.pread(number, 32, 0).decode("ascii", "replace").strip() or "unknown"
+                    raise BpfOomError(
+                        f"process {owner} has held {paths.run}/lock for more than {seconds:g} s",
+                        "wait for it or end it, then run again",
+                    ) from None
+                # flock has no timeout of its own; this is its poll interval.
+                time.sleep(0.1)
+                continue
+            if os.fstat(number).st_nlink:
+                break
+            # Whoever had it removed everything of ours, this file too: begin again with a new one.
+            os.close(number)
+            number = _open_lock(paths)
+        os.ftruncate(number, 0)
+        os.pwrite(number, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(number)
+
+
+def _open_lock(paths: Paths) -> int:
+    parent = _open_directory(paths.run, create=True)
+    try:
+        return os.open("lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
+    except OSError as error:
+        raise from_errno(f"the lock {paths.run}/lock cannot be opened", error.errno or errno.EIO) from None
+    finally:
+        os.close(parent)
+
+
+def _refuse(path: str, why: str) -> BpfOomError:
+    return BpfOomError(f"{path} {why}", "see who made it so, remove it, and run again")
+
+
+def _check_parents(path: str) -> None:
+    """No directory above ours may let somebody else replace ours."""
+    parent = os.path.realpath(os.path.dirname(path))
+    while True:
+        found = os.stat(parent)
+        if found.st_uid not in (0, os.geteuid()):
+            raise _refuse(parent, f"belongs to user {found.st_uid}, not to root")
+        if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+            raise _refuse(parent, "can be written by everybody")
+        if parent == "/":
+            return
+        parent = os.path.dirname(parent)
+
+
+def _open_directory(path: str, create: bool = False, dir_fd: int | None = None) -> int:
+    if create:
+        try:
+            os.mkdir(path, 0o700, dir_fd=dir_fd)
+        except FileExistsError:
+            pass  # checked below like any other
+    if dir_fd is None:
+        _check_parents(path)
+    try:
+        number = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise _refuse(path, "is a symbolic link or no directory") from None
+        raise
+    found = os.fstat(number)
+    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        os.close(number)
+        raise _refuse(path, "does not belong to root alone")
+    return number
+
+
+def _read(name: str, dir_fd: int, shown: str) -> bytes:
+    try:
+        number = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _refuse(shown, "is a symbolic link") from None
+        raise
+    with os.fdopen(number, "rb") as file:
+        found = os.fstat(number)
+        if not stat.S_ISREG(found.st_mode):
+            raise _refuse(shown, "is no plain file")
+        if found.st_nlink != 1:
+            raise _refuse(shown, "has a second hard link")
+        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            raise _refuse(shown, "does not belong to root alone")
+        return file.read()
+
+
+def write_atomic(name: str, data: bytes, dir_fd: int, mode: int = 0o600) -> None:
+    """The whole new file or the old one, also after a power cut."""
+    temporary = f".{name}.{os.getpid()}"
+    _unlink(temporary, dir_fd)
+    number = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=dir_fd)
+    with os.fdopen(number, "wb") as file:
+        os.fchmod(number, mode)
+        file.write(data)
+        file.flush()
+        os.fsync(number)
+    os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    os.fsync(dir_fd)
+
+
+def _unlink(name: str, dir_fd: int) -> None:
+    try:
+        os.unlink(name, dir_fd=dir_fd)
+    except FileNotFoundError:
+        pass  # gone is what was wanted
+
+
+class Store:
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+
+    @contextmanager
+    def _directory(self, *names: str, create: bool = False) -> Iterator[int | None]:
+        """A descriptor of a directory below the state directory, None when it does not exist."""
+        number = None
+        try:
+            number = _open_directory(self._paths.state, create)
+            for name in names:
+                inner = _open_directory(name, create, dir_fd=number)
+                os.close(number)
+                number = inner
+        except FileNotFoundError:
+            if number is not None:
+                os.close(number)
+            number = None
+        try:
+            yield number
+        finally:
+            if number is not None:
+                os.close(number)
+
+    def exists(self) -> bool:
+        return os.path.lexists(self._paths.state)
+
+    def read_set(self) -> StoredSet:
+        found = StoredSet()
+        with self._directory() as top:
+            if top is None:
+                return found
+            try:
+                target = os.readlink("current", dir_fd=top)
+            except FileNotFoundError:
+                return found
+            except OSError:
+                target = ""
+            match = _CURRENT.match(target)
+            if not match:
+                found.problem = f"{self._paths.state}/current does not point to a set"
+                return found
+        with self._directory("sets", match.group(1)) as number:
+            if number is None:
+                found.problem = f"the persisted set {target} is missing"
+                return found
+            texts = {}
+            for file in sorted(os.listdir(number)):
+                name = file[: -len(".json")]
+                try:
+                    texts[name] = _read(file, number, f"{self._paths.state}/{target}/{file}").decode("utf-8")
+                    found.manifests[name] = parse(texts[name], name)
+                except (BpfOomError, UnicodeDecodeError) as error:
+                    found.broken[name] = str(error)
+            if set_digest(texts) != match.group(1):
+                found.problem = "a manifest was changed or removed behind our back, the set no longer has its digest"
+        return found
+
+    def object_bytes(self, manifest: Manifest) -> bytes:
+        """The object of a manifest, checked against its digest."""
+        shown = f"{self._paths.state}/objects/{manifest.inputs}.o"
+        remedy = "run the play again, it installs the object anew"
+        with self._directory("objects") as number:
+            try:
+                if number is None:
+                    raise FileNotFoundError
+                data = _read(f"{manifest.inputs}.o", number, shown)
+            except FileNotFoundError:
+                raise BpfOomError(f"the object {shown} is missing", remedy) from None
+        if digest(data) != manifest.object:
+            raise BpfOomError(f"the object {shown} is damaged", remedy)
+        return data
+
+    def object_problem(self, manifest: Manifest) -> str:
+        """Why the object of a manifest cannot be used, '' when it can."""
+        try:
+            self.object_bytes(manifest)
+        except BpfOomError as error:
+            return error.cause
+        return ""
+
+    def put_object(self, inputs: str, data: bytes) -> None:
+        with self._directory("objects", create=True) as number:
+            assert number is not None
+            write_atomic(f"{inputs}.o", data, number)
+
+    def switch(self, manifests: Iterable[Manifest]) -> None:
+        """Make this the persisted set: written aside, synced, then one rename."""
+        texts = {manifest.name: manifest.text() for manifest in manifests}
+        name = set_digest(texts)
+        with self._directory("sets", name, create=True) as number:
+            assert number is not None
+            for file in os.listdir(number):
+                # Left by a crash or by somebody: this directory must hold the set and nothing else.
+                if not file.endswith(".json") or file[: -len(".json")] not in texts:
+                    _unlink(file, number)
+            for policy, text in texts.items():
+                write_atomic(f"{policy}.json", text.encode(), number)
+        with self._directory() as top:
+            assert top is not None
+            with self._directory("sets") as sets:
+                assert sets is not None
+                os.fsync(sets)
+            temporary = f".current.{os.getpid()}"
+            _unlink(temporary, top)
+            os.symlink(f"sets/{name}", temporary, dir_fd=top)
+            os.rename(temporary, "current", src_dir_fd=top, dst_dir_fd=top)
+            os.fsync(top)
+
+    def collect_garbage(self) -> None:
+        """Remove the sets that do not count and the objects that no manifest names."""
+        with self._directory() as top:
+            if top is None:
+                return
+            try:
+                kept = os.readlink("current", dir_fd=top)[len("sets/") :]
+            except FileNotFoundError:
+                kept = ""
+        used = {manifest.inputs for manifest in self.read_set().manifests.values()}
+        with self._directory("sets") as sets:
+            for name in os.listdir(sets) if sets is not None else ():
+                if name != kept:
+                    shutil.rmtree(os.path.join(self._paths.state, "sets", name))
+        with self._directory("objects") as objects:
+            for name in os.listdir(objects) if objects is not None else ():
+                match = _OBJECT.match(name)
+                if objects is not None and not (match and match.group(1) in used):
+                    _unlink(name, objects)
+
+    def remove_all(self) -> None:
+        """Nothing of ours stays; `current` goes first, so that no boot finds half a set."""
+        with self._directory() as top:
+            if top is None:
+                return
+            _unlink("current", top)
+            os.fsync(top)
+        shutil.rmtree(self._paths.state)

@@ -1,0 +1,86 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command bpf-oom, which loads the persisted policies at boot."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: boot_cli
+short_description: Install the command bpf-oom, which loads the persisted policies at boot
+version_added: 0.1.0
+description:
+  - Packs the collection's own host side into one executable file, the same bytes on every controller, and installs it.
+  - "The command knows C(apply), C(status), C(unload) and C(verify)."
+extends_documentation_fragment:
+  - linuxmm.bpf_oom.attributes
+  - linuxmm.bpf_oom.attributes.action
+options:
+  dest:
+    description: Where the file goes.
+    type: path
+    default: /usr/lib/linuxmm-bpf-oom/bpf-oom.pyz
+  link:
+    description: The symbolic link to it, on the search path.
+    type: path
+    default: /usr/sbin/bpf-oom
+  state:
+    description: Whether file and link shall be there.
+    type: str
+    choices: [present, absent]
+    default: present
+seealso:
+  - module: linuxmm.bpf_oom.policy_set
+author:
+  - The linuxmm.bpf_oom authors (@linuxmm)
+"""
+
+EXAMPLES = r"""
+- name: Install the command
+  linuxmm.bpf_oom.boot_cli:
+
+- name: Remove it
+  linuxmm.bpf_oom.boot_cli:
+    state: absent
+"""
+
+RETURN = r"""
+dest:
+  description: Where the file is, or was.
+  returned: success
+  type: str
+digest:
+  description: The SHA-256 of the file that belongs there.
+  returned: success
+  type: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._install import Installation
+
+
+def main() -> None:
+    # _digest and _blobs come from the action plugin.
+    module = AnsibleModule(
+        argument_spec={
+            "dest": {"type": "path", "default": "/usr/lib/linuxmm-bpf-oom/bpf-oom.pyz"},
+            "link": {"type": "path", "default": "/usr/sbin/bpf-oom"},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "_digest": {"type": "str"},
+            "_blobs": {"type": "dict"},
+        },
+        supports_check_mode=True,
+    )
+    if module.params["_digest"] is None:
+        module.fail_json(msg="boot_cli needs its action plugin; call it as linuxmm.bpf_oom.boot_cli from a play.")
+    try:
+        result = Installation(module.params["dest"], module.params["link"]).ensure(
+            module.params["state"], module.params["_digest"], module.params["_blobs"] or {}, module.check_mode
+        )
+    except BpfOomError as error:
+        module.fail_json(msg=str(error), details=error.details)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Everything about the BPF OOM and PSI policies of a host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: policy_info
+short_description: Read a host's BPF OOM and PSI policies and what its kernel can do
+version_added: 0.1.0
+description:
+  - Reads what is persisted, what is loaded and what is active, from the disk and from the running kernel, and changes nothing.
+  - A policy counts as active only when the kernel holds it as its manifest says and it can act.
+requirements:
+  - libbpf 1.5 or later on the host, for anything that the kernel must be asked
+extends_documentation_fragment:
+  - linuxmm.bpf_oom.attributes.info
+options: {}
+seealso:
+  - module: linuxmm.bpf_oom.policy_set
+author:
+  - The linuxmm.bpf_oom authors (@linuxmm)
+"""
+
+EXAMPLES = r"""
+- name: Read everything
+  linuxmm.bpf_oom.policy_info:
+  register: oom
+
+- name: Insist that every policy acts
+  ansible.builtin.assert:
+    that: oom.policies | dict2items | rejectattr('value.active') | length == 0
+"""
+
+RETURN = r"""
+capability:
+  description: What this kernel and host can do.
+  returned: success
+  type: dict
+  contains:
+    oom:
+      description: Whether OOM policies can be loaded.
+      type: bool
+    psi:
+      description: Whether PSI policies can be loaded.
+      type: bool
+    kernel:
+      description: The running kernel's release.
+      type: str
+    libbpf:
+      description: The version of libbpf, none when there is no usable one.
+      type: str
+    structs:
+      description: The struct_ops of the interface that the kernel's BTF has, with their members.
+      type: dict
+    kfuncs:
+      description: The functions of the interface that the kernel's BTF has.
+      type: list
+      elements: str
+    problems:
+      description: Each reason why policies cannot be loaded, as C(id), C(kind) (V(oom), V(psi) or V(any)) and C(sentence).
+      type: list
+      elements: dict
+policies:
+  description: Every policy that is persisted or loaded, keyed by name.
+  returned: success
+  type: dict
+  contains:
+    kind:
+      description: V(oom) or V(psi).
+      type: str
+    order:
+      description: Place in the chain.
+      type: int
+    program:
+      description: The policy of the library, or the file name of a source.
+      type: str
+    object:
+      description: The digest that names the object.
+      type: str
+    params:
+      description: The parameters that its manifest wants.
+      type: dict
+    persisted:
+      description: Whether it will be loaded at boot.
+      type: bool
+    loaded:
+      description: Whether it is registered in the kernel, with a pinned link.
+      type: bool
+    active:
+      description: Whether it is loaded, as wanted, and can act.
+      type: bool
+    why:
+      description: What is wrong with it; empty when nothing is.
+      type: str
+    counters:
+      description: What it counted since it was loaded.
+      type: dict
+    link_id:
+      description: The id of its link; the kernel asks OOM policies in the order of these.
+      type: int
+    tags:
+      description: The tags of its programs.
+      type: dict
+foreign:
+  description: OOM and PSI policies that somebody else registered, each with C(name), C(kind), C(map_id) and C(link_id).
+  returned: success
+  type: list
+  elements: dict
+problems:
+  description: What is wrong with the persisted set as a whole, or left by an interrupted change.
+  returned: success
+  type: list
+  elements: str
+boot_unit:
+  description: Whether the unit that loads the policies at boot is C(installed) and C(enabled).
+  returned: success
+  type: dict
+libbpf:
+  description: The version of libbpf, none when there is no usable one.
+  returned: success
+  type: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import Engine
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
+    try:
+        report = Engine().report()
+    except BpfOomError as error:
+        module.fail_json(msg=str(error), details=error.details)
+    module.exit_json(changed=False, **report)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The controller's part: read the library of policies, type parameters, compile, and make the host's request."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..module_utils._compiler import compile_bundle, find_toolchain, input_digest
+from ..module_utils._errors import BpfOomError
+from ..module_utils._manifest import bundle_digest, digest
+from ..module_utils._params import check_metadata, check_name, type_params
+
+# bpf/ of this very collection, wherever it is installed.
+LIBRARY = Path(__file__).resolve().parents[2] / "bpf"
+_KEYS = ("policy", "src", "kind", "params", "order", "state")
+
+
+def cache_directory() -> Path:
+    base = os.environ.get("BPF_OOM_CACHE")
+    if not base:
+        base = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "linuxmm-bpf-oom")
+    return Path(base) / "objects"
+
+
+def library_names() -> list[str]:
+    return sorted(path.parent.name for path in (LIBRARY / "policies").glob("*/policy.yml"))
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BpfOomError(f"{path.name} beside the policy's source cannot be read: {error}", "correct that file") from None
+    return check_metadata(data, str(path))
+
+
+def read_bundle(source: Path) -> dict[str, str]:
+    """The source, the headers beside it, and ours."""
+    files = {source.name: source, **{path.name: path for path in source.parent.glob("*.h")}}
+    files.update({path.relative_to(LIBRARY).as_posix(): path for path in (LIBRARY / "include").rglob("*.h")})
+    try:
+        return {name: path.read_text(encoding="utf-8") for name, path in sorted(files.items())}
+    except (OSError, UnicodeDecodeError) as error:
+        raise BpfOomError(f"a source of policy {source} cannot be read: {error}", "give a readable UTF-8 text file") from None
+
+
+class Resolver:
+    """Turns the inventory's policies into a request; `find` resolves a `src` as Ansible does."""
+
+    def __init__(self, compile_on: str, find: Callable[[str], str]) -> None:
+        self._compile_on = compile_on
+        self._find = find
+        self.blobs: dict[str, Path | bytes] = {}
+
+    def request(self, policies: Mapping[str, Any], kind: str | None = None) -> dict[str, Any]:
+        """`kind` is that of the module which manages one kind only."""
+        present, absent = {}, []
+        for name, given in sorted(policies.items()):
+            try:
+                check_name(name)
+                if self._check_keys(given) == "absent":
+                    absent.append(str(name))
+                else:
+                    present[str(name)] = self._policy(given, kind)
+            except BpfOomError as error:
+                raise BpfOomError(f"policy '{name}': {error.cause}", error.remedy, error.details) from None
+        return {"policies": present, "absent": absent, "blobs": {}}
+
+    def _check_keys(self, given: Any) -> str:
+        if not isinstance(given, Mapping):
+            raise BpfOomError(f"{given!r} is no description of a policy", f"give a dictionary with {', '.join(_KEYS)}")
+        for key in given:
+            if key not in _KEYS:
+                raise BpfOomError(f"there is no option '{key}'", f"use {', '.join(_KEYS)}")
+        state = given.get("state") or "present"
+        if state not in ("present", "absent"):
+            raise BpfOomError(f"state is {state!r}", "give present or absent")
+        return str(state)
+
+    def _policy(self, given: Mapping[str, Any], only: str | None) -> dict[str, Any]:
+        program, src = given.get("policy"), given.get("src")
+        if bool(program) == bool(src):
+            raise BpfOomError(
+                "it needs either 'policy' or 'src'", f"name one of the library ({', '.join(library_names())}) or a source file"
+            )
+        if src:
+            source = Path(self._find(str(src)))
+            program = source.name
+            beside = source.parent / "policy.yml"
+            metadata = (
+                read_metadata(beside) if beside.exists() else {"kind": given.get("kind"), "parameters": {}, "constraints": []}
+            )
+        else:
+            if program not in library_names():
+                raise BpfOomError(
+                    f"there is no policy '{program}' in the library", f"use one of {', '.join(library_names())}, or src"
+                )
+            source = LIBRARY / "policies" / str(program) / "policy.bpf.c"
+            metadata = read_metadata(source.parent / "policy.yml")
+        kind = given.get("kind") or metadata["kind"]
+        if kind not in ("oom", "psi"):
+            raise BpfOomError(f"the kind of '{program}' is {kind!r}", "give kind: oom or kind: psi beside src")
+        if kind != metadata["kind"]:
+            raise BpfOomError(
+                f"'{program}' is a policy of kind {metadata['kind']}, not {kind}", "leave out kind, or use another policy"
+            )
+        if only and kind != only:
+            raise BpfOomError(f"'{program}' is a policy of kind {kind}", f"manage it with the module {kind}_policy")
+        order = given.get("order", 100)
+        if isinstance(order, str) and order.lstrip("-").isdigit():
+            order = int(order)
+        if isinstance(order, bool) or not isinstance(order, int):
+            raise BpfOomError(f"order is {order!r}", "give a whole number")
+        params = type_params(metadata["parameters"], metadata["constraints"], given.get("params") or {}, str(program))
+        resolved = {
+            "kind": kind,
+            "order": int(order),
+            "program": str(program),
+            "source": "src" if src else "library",
+            "params": params,
+        }
+        return {**resolved, **self._sources(str(program), source)}
+
+    def _sources(self, program: str, source: Path) -> dict[str, Any]:
+        files = read_bundle(source)
+        bundle = bundle_digest(files)
+        if self._compile_on == "host":
+            self.blobs[bundle] = json.dumps(sorted(files.items())).encode()
+            return {"bundle": bundle, "main": source.name}
+        toolchain = find_toolchain()
+        inputs = input_digest(program, bundle, toolchain.identity)
+        cached = cache_directory() / f"{inputs}.o"
+        if not cached.exists():
+            _write(cached, compile_bundle(program, files, source.name, toolchain))
+        self.blobs[inputs] = cached
+        return {"bundle": bundle, "compiler": toolchain.identity, "inputs": inputs, "object": digest(cached.read_bytes())}
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Into the cache, whole or not at all: other runs read it at the same time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(data)
+    os.replace(file.name, path)
