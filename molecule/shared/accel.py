@@ -20,14 +20,14 @@ from pathlib import Path
 KVM = ["-accel", "kvm", "-cpu", "host"]
 EMULATION = ["-accel", "tcg,thread=multi", "-cpu", "max"]
 PROBE_SECONDS = 20
-WORD = b"kvm-probe-works\n"
+WORD = b"kvm-probe-works\n"  # 16 bytes
 
 # write(1, WORD); reboot(RB_AUTOBOOT); then wait for it.
 _CODE = (
     b"\xb8\x01\x00\x00\x00"  # mov $SYS_write, %eax
     b"\xbf\x01\x00\x00\x00"  # mov $1, %edi
     b"\x48\x8d\x35\x1f\x00\x00\x00"  # lea word(%rip), %rsi
-    b"\xba" + struct.pack("<I", len(WORD)) +  # mov $len, %edx
+    b"\xba\x10\x00\x00\x00"  # mov $16, %edx
     b"\x0f\x05"  # syscall
     b"\xb8\xa9\x00\x00\x00"  # mov $SYS_reboot, %eax
     b"\xbf\xad\xde\xe1\xfe"  # mov $LINUX_REBOOT_MAGIC1, %edi
@@ -84,9 +84,7 @@ def probe(kernel: Path, arguments: list[str]) -> str:
         command += ["-no-reboot", "-serial", "stdio", "-kernel", str(kernel), "-initrd", str(initramfs)]
         command += ["-append", "console=ttyS0 panic=-1"]
         try:
-            result = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_SECONDS, check=False
-            )
+            result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_SECONDS, check=False)
         except subprocess.TimeoutExpired:
             return f"a probe kernel hangs (no answer within {PROBE_SECONDS} s)"
     if WORD.strip() in result.stdout:

@@ -16,6 +16,9 @@
 #include <bpf/bpf_tracing.h>
 
 /* Generic kfuncs of Linux 6.12. */
+int bpf_iter_num_new(struct bpf_iter_num *it, int start, int end) __ksym;
+int *bpf_iter_num_next(struct bpf_iter_num *it) __ksym;
+void bpf_iter_num_destroy(struct bpf_iter_num *it) __ksym;
 int bpf_iter_css_new(struct bpf_iter_css *it, struct cgroup_subsys_state *start,
 		     unsigned int flags) __ksym;
 struct cgroup_subsys_state *bpf_iter_css_next(struct bpf_iter_css *it) __ksym;

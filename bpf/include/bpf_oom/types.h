@@ -90,7 +90,13 @@ enum node_stat_item {
 	NR_FILE_PAGES = 1,
 };
 
-struct bpf_psi;
+/* Opaque, yet complete: libbpf tells a forward declaration from the kernel's struct. */
+struct bpf_psi {
+};
+
+struct bpf_iter_num {
+	u64 opaque;
+};
 
 struct bpf_iter_css {
 	u64 opaque[3];

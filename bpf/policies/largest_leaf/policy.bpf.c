@@ -119,16 +119,16 @@ static u64 largest_leaf_in(struct mem_cgroup *scope)
  * Kill all tasks of a leaf. The iterator holds a reference to the task and no lock,
  * so that killing may sleep; tasks forked meanwhile come at its end.
  */
-static u32 kill_leaf(struct oom_control *oc, u64 id)
+static bool kill_leaf(struct oom_control *oc, u64 id)
 {
 	struct bpf_iter_css_task it;
 	struct mem_cgroup *memcg;
 	struct task_struct *task;
-	u32 killed = 0;
+	bool killed = false;	/* a number would keep the verifier from seeing the loop's end */
 
 	memcg = memcg_from_cgroup_id(id);
 	if (!memcg)
-		return 0;
+		return false;
 	if (bpf_iter_css_task_new(&it, &memcg->css, CSS_TASK_ITER_PROCS))
 		count(&nr_errors);
 	while ((task = bpf_iter_css_task_next(&it))) {
@@ -138,7 +138,7 @@ static u32 kill_leaf(struct oom_control *oc, u64 id)
 		if (oom_kill(oc, task, kill_message))
 			continue;
 		count(&nr_kills);
-		killed++;
+		killed = true;
 	}
 	bpf_iter_css_task_destroy(&it);
 	bpf_put_mem_cgroup(memcg);
@@ -148,8 +148,9 @@ static u32 kill_leaf(struct oom_control *oc, u64 id)
 OOM_SEC int OOM_HANDLER(largest_leaf_handle)
 {
 	struct mem_cgroup *scope;
-	u32 killed = 0;
-	int i;
+	struct bpf_iter_num round;
+	bool killed = false;
+	int *i;
 
 	count(&nr_calls);
 	scope = oom_scope(oc);
@@ -160,7 +161,8 @@ OOM_SEC int OOM_HANDLER(largest_leaf_handle)
 	bpf_mem_cgroup_flush_stats(scope);
 
 	__builtin_memset(tried, 0, sizeof(tried));
-	for (i = 0; i < MAX_LEAVES; i++) {
+	bpf_iter_num_new(&round, 0, MAX_LEAVES);
+	while ((i = bpf_iter_num_next(&round))) {
 		u64 id = largest_leaf_in(scope);
 
 		if (!id)
@@ -168,13 +170,15 @@ OOM_SEC int OOM_HANDLER(largest_leaf_handle)
 		killed = kill_leaf(oc, id);
 		if (killed)
 			break;
-		tried[i] = id;
+		if (*i >= 0 && *i < MAX_LEAVES)
+			tried[*i] = id;
 	}
+	bpf_iter_num_destroy(&round);
 	bpf_put_mem_cgroup(scope);
 
 	if (!killed)
 		count(&nr_passes);
-	return killed > 0;
+	return killed;
 }
 
 STRUCT_OPS_SEC
