@@ -11,7 +11,9 @@ class BpfOomError(Exception):
     """A refusal or failure that a person can act on; `details` holds logs, never needed to understand it."""
 
     def __init__(self, cause: str, remedy: str, details: str = "") -> None:
-        super().__init__(f"{cause[:1].upper()}{cause[1:]}; {remedy}.")
+        # The names of programs and libraries keep their small letters.
+        first = cause[:1] if cause.startswith(("libbpf", "clang", "llvm")) else cause[:1].upper()
+        super().__init__(f"{first}{cause[1:]}; {remedy}.")
         self.cause = cause
         self.remedy = remedy
         self.details = details
@@ -20,7 +22,7 @@ class BpfOomError(Exception):
 _REMEDIES = {
     errno.EPERM: "run as root, outside of a container that drops CAP_BPF and CAP_SYS_ADMIN, on a kernel that is not locked down",
     errno.EACCES: "run as root and see the verifier's log in the details",
-    errno.ENOMEM: "free memory or raise the memory limit of the session's cgroup",
+    errno.ENOMEM: "free memory, raise the limit of the session's cgroup, or simplify the policy's program",
     errno.E2BIG: "make the policy's program smaller, or use a newer kernel",
     errno.EBUSY: "see `bpf-oom status` for what is already registered",
     errno.EEXIST: "see `bpf-oom status` for what is already registered",

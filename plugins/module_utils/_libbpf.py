@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import struct
 import sys
 from contextlib import contextmanager
@@ -435,10 +436,10 @@ class BpfObject:
             if reason:
                 raise BpfOomError(
                     f"the kernel's verifier rejected policy '{self._what}': {reason}",
-                    "correct the policy's source (the verifier's log is in the details)",
-                    log,
+                    "correct the policy's source (the end of the verifier's log is in the details)",
+                    _tail(log),
                 )
-            raise from_errno(f"policy '{self._what}' cannot be loaded{libbpf_reason(log)}", -result, log)
+            raise from_errno(f"policy '{self._what}' cannot be loaded{libbpf_reason(log)}", -result, _tail(log))
 
     def attach(self, pin: str) -> None:
         """Register the struct_ops map and pin its link."""
@@ -457,17 +458,28 @@ class BpfObject:
             self._lib.call("bpf_link__destroy", link)
 
 
-_LOG_BEGIN, _LOG_END = "-- BEGIN PROG LOAD LOG --\n", "-- END PROG LOAD LOG --"
+_LOG_BEGIN = "-- BEGIN PROG LOAD LOG --\n"
 _LOG_NOISE = ("processed ", "verification time", "stack depth", "max_states")
+# A line of the walk through the program (`12: (79) r1 = ...`, `; source`), which is never the reason.
+_LOG_WALK = re.compile(r"(from )?[0-9]+[: ]|;")
+_LOG_LINES = 60
 
 
 def verifier_reason(log: str) -> str:
-    """The line of the verifier's log that says why, '' when there is no such log."""
+    """The line of the verifier's log that says why, '' when it does not say."""
     if _LOG_BEGIN not in log:
         return ""
-    body = log.split(_LOG_BEGIN, 1)[1].split(_LOG_END, 1)[0]
+    body = log.split(_LOG_BEGIN, 1)[1]
+    # A log that filled the buffer has no end mark; what follows it is libbpf's again.
+    body = re.split(r"-- END PROG LOAD LOG --|libbpf: ", body, maxsplit=1)[0]
     lines = [line.strip() for line in body.splitlines() if line.strip() and not line.startswith(_LOG_NOISE)]
-    return lines[-1] if lines else ""
+    return lines[-1] if lines and not _LOG_WALK.match(lines[-1]) else ""
+
+
+def _tail(log: str) -> str:
+    """A log may have sixteen megabytes; its end says enough."""
+    lines = log.splitlines()
+    return "\n".join(lines if len(lines) <= _LOG_LINES else ["...", *lines[-_LOG_LINES:]])
 
 
 def libbpf_reason(log: str) -> str:
