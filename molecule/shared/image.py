@@ -84,7 +84,7 @@ DEMO_UNIT = """\
 Description=Workloads of the pressure scenario
 
 [Service]
-Slice=bpf-oom-demo.slice
+Slice=demo.slice
 ExecStart=/usr/bin/sleep infinity
 Delegate=yes
 DelegateSubgroup=main
@@ -137,7 +137,7 @@ def overlay(public_key: str) -> bytes:
         "etc/machine-id": "",
         "etc/resolv.conf": "nameserver 10.0.2.3\n",
         "etc/ssh/sshd_config.d/machine.conf": "PermitRootLogin prohibit-password\nUseDNS no\n",
-        "etc/systemd/system/bpf-oom-demo.service": DEMO_UNIT,
+        "etc/systemd/system/demo.service": DEMO_UNIT,
         "etc/systemd/system/machine-network.service": NETWORK_UNIT,
         "root/.ssh/authorized_keys": public_key,
     }
@@ -178,7 +178,7 @@ def build(target: pathlib.Path) -> None:
     bootstrap += [f"--aptopt={line}" for line in ['APT::Install-Recommends "false";', *apt_settings()]]
     bootstrap += [
         f"--customize-hook=tar-in {extra} /",
-        '--customize-hook=chroot "$1" systemctl --quiet enable machine-network.service bpf-oom-demo.service ssh.service',
+        '--customize-hook=chroot "$1" systemctl --quiet enable machine-network.service demo.service ssh.service',
         f"--customize-hook=download /etc/ssh/ssh_host_ed25519_key.pub {work / 'host.pub'}",
     ]
     subprocess.run(as_root([*bootstrap, SUITE, str(tree), f"deb {mirror()} {SUITE} main"]), check=True, stdout=sys.stderr)

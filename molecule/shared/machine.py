@@ -38,7 +38,8 @@ import accel
 import image
 
 COMMAND_LINE = "console=ttyS0 root=/dev/vda rw net.ifnames=0 loglevel=5 systemd.show_status=0"
-BOOT_LIMIT = 900  # seconds: an emulated boot takes one minute on two idle cores
+BOOT_LIMIT = 900  # seconds: an emulated boot takes half a minute on two idle cores
+RESUME_LIMIT = 120
 # What a healthy kernel never writes. "Call Trace" is not among them: every OOM report has one.
 SPLATS = re.compile(
     r"\bWARNING: |\bBUG: |kernel BUG at|\bOops\b|general protection fault|Kernel panic|refcount_t: |UBSAN: "
@@ -216,6 +217,18 @@ class Machine:
         facts |= {"key": str(root / "id_ed25519"), "known_hosts": str(root / "known_hosts")}
         (self.directory / "machine.json").write_text(json.dumps(facts))
 
+    def resume(self) -> None:
+        """Let a machine run that was saved while it stood still, once its state is read."""
+        deadline = time.monotonic() + RESUME_LIMIT
+        with contextlib.closing(self.qmp()) as qmp:
+            while (status := qmp("query-status")["status"]) == "inmigrate":
+                if time.monotonic() > deadline:
+                    fail(f"QEMU did not read the saved state within {RESUME_LIMIT} s")
+                time.sleep(0.05)
+            if status != "paused":
+                fail(f"QEMU could not read the saved state: {status}")
+            qmp("cont")
+
     def wait(self, limit: float = BOOT_LIMIT) -> None:
         """Wait until the machine has booted and lets us in."""
         began = time.monotonic()
@@ -359,7 +372,8 @@ def create(name: str, memory: int = 1024, cpus: int = 2, append: str = "", cold:
         else:
             shutil.copyfile(saved / "serial.log", machine.serial)
             machine.start(qemu, saved / "disk.qcow2", "qcow2", incoming=saved / "state")
-            machine.wait()
+            machine.resume()
+            machine.wait(RESUME_LIMIT)
             # Its clock still shows when it was saved.
             machine.run(["date", "--utc", "--set", f"@{time.time():.3f}"])
     except BaseException:
