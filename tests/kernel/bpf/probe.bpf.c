@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * An OOM policy that does as the runner says and records what came of it.
+ */
+#include <bpf_oom/policy.h>
+
+/* What the handler returns. */
+const volatile s32 verdict;
+
+int bpf_copy_from_user_str(void *dst, u32 size, const void *unsafe_ptr, u64 flags) __ksym;
+
+struct oom_control___freed {
+	bool bpf_memory_freed;
+} __attribute__((preserve_access_index));
+
+POLICY_TEXT(kill_message) = "probe";
+
+#define MAX_TARGETS	8
+
+/* Written by the runner: pids to kill, once; 0 ends the list. */
+s32 targets[MAX_TARGETS];
+u64 user_address;	/* of the process that ran into the OOM: copied from if set */
+
+/* Written here. */
+s32 results[MAX_TARGETS];
+u64 called_ns;		/* first call */
+u64 scope_id;		/* cgroup id of the last OOM's scope */
+u64 scope_usage;
+u64 scope_file;
+u32 is_global;
+u32 freed_on_entry;	/* calls which found memory already freed */
+s32 copy_result;
+char copied[8];
+
+OOM_SEC int OOM_HANDLER(probe_handle)
+{
+	struct oom_control___freed *freed = (void *)oc;
+	struct mem_cgroup *scope;
+	struct task_struct *task;
+	int i;
+
+	count(&nr_calls);
+	if (!called_ns)
+		called_ns = bpf_ktime_get_ns();
+	freed_on_entry += freed->bpf_memory_freed;
+	is_global = !oc->memcg;
+
+	scope = oom_scope(oc);
+	if (scope) {
+		bpf_mem_cgroup_flush_stats(scope);
+		scope_id = css_cgroup_id(&scope->css);
+		scope_usage = bpf_mem_cgroup_usage(scope);
+		scope_file = bpf_mem_cgroup_page_state(scope,
+				bpf_core_enum_value(enum node_stat_item, NR_FILE_PAGES));
+		bpf_put_mem_cgroup(scope);
+	}
+
+	if (user_address)
+		copy_result = bpf_copy_from_user_str(copied, sizeof(copied), (void *)user_address,
+						     0);
+
+	for (i = 0; i < MAX_TARGETS; i++) {
+		if (!targets[i])
+			break;
+		task = bpf_task_from_pid(targets[i]);
+		if (!task) {
+			count(&nr_errors);
+			continue;
+		}
+		results[i] = oom_kill(oc, task, kill_message);
+		targets[i] = 0;
+		bpf_task_release(task);
+	}
+	return verdict;
+}
+
+STRUCT_OPS_SEC
+struct bpf_oom_ops probe = {
+	.handle_out_of_memory = (void *)probe_handle,
+};

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* What the kernel must refuse. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "harness.h"
+
+/* bpf_oom_kill_process() refuses, and each refusal has an errno of its own. */
+static void kill_refusals(void)
+{
+	struct policy policy = policy_open("probe", "refused");
+	struct hog protected = { .name = "protected", .cgroup = "t/scope", .adj = -1000 };
+	struct hog zombie = { .name = "zombie", .cgroup = "t/scope" };
+	struct hog outside = { .name = "outside", .cgroup = "t/outside" };
+	struct hog victim = { .name = "victim", .cgroup = "t/scope" };
+	struct hog grower = { .name = "grower", .cgroup = "t/scope" };
+	siginfo_t info = { 0 };
+	int32_t *targets, *results;
+
+	policy_set_u32(&policy, "verdict", 1);
+	policy_load(&policy);
+	policy_attach(&policy);
+	targets = policy_data(&policy, "targets");
+	results = policy_data(&policy, "results");
+	cg_make("t/scope", false);
+	cg_make("t/outside", false);
+	cg_set("t/scope", "memory.max", 30 * MIB);
+	cg_set("t/scope", "memory.swap.max", 0);
+	hog_start(&protected);
+	hog_start(&zombie);
+	hog_start(&outside);
+	hog_start(&victim);
+	hog_start(&grower);
+	close(zombie.order);
+	require(!waitid(P_PID, zombie.pid, &info, WEXITED | WNOWAIT), "a hog exits", "it does not");
+	require(hog_fill(&victim, 15 * MIB), "the victim fills", "it does not");
+	targets[0] = protected.pid;
+	targets[1] = outside.pid;
+	targets[2] = zombie.pid;
+	targets[3] = victim.pid;
+	targets[4] = victim.pid;
+	hog_order(&grower, 20 * MIB);
+	check_killed(&victim);
+	check(wait_for(hog_filled(&grower)), "the grower gets its memory", "it does", "it does not");
+	check_alive(&protected);
+	check_alive(&outside);
+	check_int("killing a -1000 task (-EPERM)", -EPERM, results[0]);
+	check_int("killing a task outside the scope (-ESRCH)", -ESRCH, results[1]);
+	check_int("killing a zombie (-ESRCH)", -ESRCH, results[2]);
+	check_int("killing a task in the scope", 0, results[3]);
+	check_int("killing it again (-EBUSY)", -EBUSY, results[4]);
+	check_int("tasks not found", 0, policy_u64(&policy, "nr_errors"));
+	check_int("oom_kill", 1, cg_field("t", "memory.events", "oom_kill"));
+	check_log("oom_policy=refused");
+}
+
+/* Refusals alone are no progress: the kernel's killer runs, whatever the policy claims. */
+static void refusal_frees_nothing(void)
+{
+	struct policy policy = policy_open("probe", "refused");
+	struct hog protected = { .name = "protected", .cgroup = "t/scope", .adj = -1000 };
+	struct hog zombie = { .name = "zombie", .cgroup = "t/scope" };
+	struct hog victim = { .name = "victim", .cgroup = "t/scope", .adj = 1000 };
+	struct hog grower = { .name = "grower", .cgroup = "t/scope" };
+	siginfo_t info = { 0 };
+	int32_t *targets;
+
+	policy_set_u32(&policy, "verdict", 1);
+	policy_load(&policy);
+	policy_attach(&policy);
+	targets = policy_data(&policy, "targets");
+	cg_make("t/scope", false);
+	cg_set("t/scope", "memory.max", 30 * MIB);
+	cg_set("t/scope", "memory.swap.max", 0);
+	hog_start(&protected);
+	hog_start(&zombie);
+	hog_start(&victim);
+	hog_start(&grower);
+	close(zombie.order);
+	require(!waitid(P_PID, zombie.pid, &info, WEXITED | WNOWAIT), "a hog exits", "it does not");
+	require(hog_fill(&victim, 15 * MIB), "the victim fills", "it does not");
+	targets[0] = protected.pid;
+	targets[1] = zombie.pid;
+	hog_order(&grower, 20 * MIB);
+	check_killed(&victim);
+	check(wait_for(hog_filled(&grower)), "the grower gets its memory", "it does", "it does not");
+	check(policy_u64(&policy, "nr_calls") > 0, "the policy was asked", "1 or more", "%llu",
+	      (unsigned long long)policy_u64(&policy, "nr_calls"));
+	check_alive(&protected);
+	check_log("oom_policy=default");
+}
+
+/*
+ * While a victim is exiting nobody else dies. The victim is held at its exit by a
+ * tracer, until the reaper, 2 s later, takes its memory.
+ */
+static void no_second_victim(void)
+{
+	struct policy policy = policy_start("largest_leaf", "largest_leaf");
+	struct hog victim = { .name = "victim", .cgroup = "t/victim" };
+	struct hog other = { .name = "other", .cgroup = "t/other" };
+	struct hog grower = { .name = "grower", .cgroup = "t/grower" };
+	int status = 0;
+
+	cg_make("t/victim", false);
+	cg_make("t/other", false);
+	cg_make("t/grower", false);
+	cg_set("t", "memory.max", 50 * MIB);
+	cg_set("t", "memory.swap.max", 0);
+	hog_start(&victim);
+	hog_start(&other);
+	hog_start(&grower);
+	require(!ptrace(PTRACE_SEIZE, victim.pid, NULL, PTRACE_O_TRACEEXIT), "the victim is traced",
+		"%s", strerror(errno));
+	require(hog_fill(&victim, 25 * MIB) && hog_fill(&other, 15 * MIB), "hogs fill",
+		"they do not");
+	hog_order(&grower, 25 * MIB);
+	require(wait_for(waitpid(victim.pid, &status, WNOHANG) == victim.pid) &&
+		status >> 8 == (SIGTRAP | (PTRACE_EVENT_EXIT << 8)),
+		"the victim stops at its exit", "wait status 0x%x", status);
+	check(wait_for(hog_filled(&grower)), "the grower gets its memory", "it does", "it does not");
+	check(cg_field("t", "memory.events", "oom") > 1,
+	      "there were more OOMs while the victim was exiting", "2 or more", "%lld",
+	      cg_field("t", "memory.events", "oom"));
+	check_int("oom_kill", 1, cg_field("t", "memory.events", "oom_kill"));
+	check_int("kills of the policy", 1, policy_u64(&policy, "nr_kills"));
+	check_alive(&other);
+	ptrace(PTRACE_CONT, victim.pid, NULL, NULL);
+	check_killed(&victim);
+}
+
+/* Load one map of reject.bpf.c; what libbpf and the verifier say is in libbpf_log. */
+static int try_load(const char *name)
+{
+	struct bpf_object *object = bpf_object__open_file("/bpf/reject.o", NULL);
+	struct bpf_map *map;
+	int err;
+
+	require(object, "a BPF object opens", "%s", libbpf_log);
+	require(bpf_object__find_map_by_name(object, name), "a map is there", "%s is not", name);
+	bpf_object__for_each_map(map, object) {
+		if (bpf_map__type(map) == BPF_MAP_TYPE_STRUCT_OPS)
+			bpf_map__set_autocreate(map, !strcmp(bpf_map__name(map), name));
+	}
+	libbpf_log_start();
+	err = bpf_object__load(object);
+	bpf_object__close(object);
+	return err;
+}
+
+static void check_verifier(const char *name, const char *reason)
+{
+	size_t length;
+	char what[128];
+	int err;
+
+	err = try_load(name);
+	if (!reason) {
+		snprintf(what, sizeof(what), "the verifier accepts %s", name);
+		check_int(what, 0, err);
+		return;
+	}
+	length = strlen(libbpf_log);
+	snprintf(what, sizeof(what), "the verifier refuses %s", name);
+	check(err && strstr(libbpf_log, reason), what, reason, "error %d: ...%s", err,
+	      length > 330 ? libbpf_log + length - 330 : libbpf_log);
+}
+
+static void verifier_refuses_kfuncs(void)
+{
+	check_verifier("oom_allowed", NULL);
+	check_verifier("psi_allowed", NULL);
+	check_verifier("oom_declares", "calling kernel function bpf_out_of_memory is not allowed");
+	check_verifier("oom_watches",
+		       "calling kernel function bpf_psi_create_trigger is not allowed");
+	check_verifier("psi_kills", "calling kernel function bpf_oom_kill_process is not allowed");
+}
+
+static void verifier_guards_oom_control(void)
+{
+	check_verifier("oom_allowed", NULL);
+	check_verifier("oom_unchecked_memcg", "Possibly NULL pointer passed to trusted arg0");
+	check_verifier("oom_claims", "only read is supported");
+}
+
+static void verifier_refuses_user_memory(void)
+{
+	check_verifier("oom_allowed", NULL);
+	check_verifier("oom_copies", "cannot use helper bpf_copy_from_user#");
+	check_verifier("oom_copies_task", "cannot use helper bpf_copy_from_user_task#");
+}
+
+/*
+ * A kfunc that the list of helpers does not cover must not fault in user memory either:
+ * the fault would be charged, and wait for the lock that the handler runs under.
+ */
+static void handler_cannot_fault(void)
+{
+	struct policy policy = policy_start("probe", "copies");
+	struct hog bait = { .name = "bait", .cgroup = "t/bait", .adj = 1000 };
+	struct hog grower = { .name = "grower", .cgroup = "t/grower" };
+
+	cg_make("t/bait", false);
+	cg_make("t/grower", false);
+	cg_set("t", "memory.max", 30 * MIB);
+	cg_set("t", "memory.swap.max", 0);
+	*(uint64_t *)policy_data(&policy, "user_address") = HOG_UNTOUCHED;
+	*(int32_t *)policy_data(&policy, "copy_result") = 12345;
+	hog_start(&bait);
+	require(hog_fill(&bait, 15 * MIB), "the bait fills", "it does not");
+	hog_start(&grower);
+	hog_order(&grower, 20 * MIB);
+	check_killed(&bait);
+	check(wait_for(hog_filled(&grower)), "the grower gets its memory", "it does", "it does not");
+	check_int("copying from an untouched page (-EFAULT)", -EFAULT,
+		  (int32_t)policy_u32(&policy, "copy_result"));
+}
+
+const struct scenario fault_scenarios[] = {
+	{ "kill_refusals", "common", kill_refusals },
+	{ "refusal_frees_nothing", "common", refusal_frees_nothing },
+	{ "no_second_victim", "common", no_second_victim },
+	{ "verifier_refuses_kfuncs", "common", verifier_refuses_kfuncs },
+	{ "verifier_guards_oom_control", "common", verifier_guards_oom_control },
+	{ "verifier_refuses_user_memory", "common", verifier_refuses_user_memory },
+	{ "handler_cannot_fault", "common", handler_cannot_fault },
+	{ }
+};

@@ -1,0 +1,628 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <errno.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+#include <bpf/btf.h>
+
+#include "harness.h"
+
+#define CGROUPS	"/sys/fs/cgroup"
+#define TRACE	"/sys/kernel/tracing/trace"
+
+/* Files */
+
+static bool write_file(const char *path, const char *value)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	bool ok;
+
+	if (fd < 0)
+		return false;
+	ok = write(fd, value, strlen(value)) == (ssize_t)strlen(value);
+	close(fd);
+	return ok;
+}
+
+static char *read_file(const char *path, char *buffer, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	size_t used = 0;
+	ssize_t got;
+
+	buffer[0] = 0;
+	if (fd < 0)
+		return NULL;
+	while (used < size - 1 && (got = read(fd, buffer + used, size - 1 - used)) > 0)
+		used += got;
+	buffer[used] = 0;
+	close(fd);
+	return buffer;
+}
+
+/* The number behind `field` in a file of "field number" lines, -1 when missing. */
+static long long field_of(const char *path, const char *field)
+{
+	char text[8192], *line, *save;
+	size_t length = strlen(field);
+
+	read_file(path, text, sizeof(text));
+	for (line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		if (!strncmp(line, field, length) && line[length] == ' ')
+			return atoll(line + length);
+	}
+	return -1;
+}
+
+long long vmstat(const char *field)
+{
+	return field_of("/proc/vmstat", field);
+}
+
+int count_threads(const char *comm)
+{
+	DIR *dir = opendir("/proc");
+	char path[300], text[64];
+	struct dirent *entry;
+	int found = 0;
+
+	while ((entry = readdir(dir))) {
+		if (entry->d_name[0] < '0' || entry->d_name[0] > '9')
+			continue;
+		snprintf(path, sizeof(path), "/proc/%s/comm", entry->d_name);
+		if (read_file(path, text, sizeof(text)) && !strncmp(text, comm, strlen(comm)))
+			found++;
+	}
+	closedir(dir);
+	return found;
+}
+
+int count_struct_ops(void)
+{
+	struct bpf_map_info info;
+	__u32 id = 0, size;
+	int found = 0, fd;
+
+	while (!bpf_map_get_next_id(id, &id)) {
+		fd = bpf_map_get_fd_by_id(id);
+		if (fd < 0)
+			continue;
+		memset(&info, 0, sizeof(info));
+		size = sizeof(info);
+		if (!bpf_map_get_info_by_fd(fd, &info, &size))
+			found += info.type == BPF_MAP_TYPE_STRUCT_OPS;
+		close(fd);
+	}
+	return found;
+}
+
+/* Cgroups */
+
+static const char *cg_path(const char *path, const char *file)
+{
+	static char full[2][512];
+	static int turn;
+
+	turn ^= 1;
+	snprintf(full[turn], sizeof(full[turn]), CGROUPS "/%s%s%s", path, *file ? "/" : "", file);
+	return full[turn];
+}
+
+void cg_make(const char *path, bool controllers)
+{
+	require(!mkdir(cg_path(path, ""), 0755), "a cgroup can be made", "%s: %s", path,
+		strerror(errno));
+	if (controllers)
+		cg_write(path, "cgroup.subtree_control", "+memory");
+}
+
+bool cg_remove(const char *path)
+{
+	return wait_for(!rmdir(cg_path(path, "")) || errno == ENOENT);
+}
+
+void cg_remove_tree(const char *path)
+{
+	char below[300];
+	struct dirent *entry;
+	DIR *dir;
+
+	write_file(cg_path(path, "cgroup.kill"), "1");
+	write_file(cg_path(path, "cgroup.freeze"), "0");
+	dir = opendir(cg_path(path, ""));
+	if (!dir)
+		return;
+	while ((entry = readdir(dir))) {
+		if (entry->d_type != DT_DIR || entry->d_name[0] == '.')
+			continue;
+		snprintf(below, sizeof(below), "%s/%s", path, entry->d_name);
+		cg_remove_tree(below);
+	}
+	closedir(dir);
+	wait_for((waitpid(-1, NULL, WNOHANG), !rmdir(cg_path(path, ""))));
+}
+
+void cg_write(const char *path, const char *file, const char *value)
+{
+	require(write_file(cg_path(path, file), value), "a cgroup file can be written",
+		"%s < %s: %s", cg_path(path, file), value, strerror(errno));
+}
+
+void cg_set(const char *path, const char *file, long long value)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%lld", value);
+	cg_write(path, file, text);
+}
+
+long long cg_field(const char *path, const char *file, const char *field)
+{
+	return field_of(cg_path(path, file), field);
+}
+
+long long cg_value(const char *path, const char *file)
+{
+	char text[64];
+
+	return read_file(cg_path(path, file), text, sizeof(text)) ? atoll(text) : -1;
+}
+
+uint64_t cg_id(const char *path)
+{
+	struct stat st;
+
+	require(!stat(cg_path(path, ""), &st), "a cgroup exists", "%s", path);
+	return st.st_ino;
+}
+
+void cg_freeze(const char *path, bool frozen)
+{
+	cg_set(path, "cgroup.freeze", frozen);
+	require(wait_for(cg_field(path, "cgroup.events", "frozen") == frozen),
+		frozen ? "a cgroup freezes" : "a cgroup thaws", "%s does not", path);
+}
+
+void cg_join(const char *path, pid_t pid)
+{
+	cg_set(path, "cgroup.procs", pid);
+}
+
+/* Hogs */
+
+/* `hog NAME ADJ FILE`: for each u64 on stdin use that many bytes, then say so. */
+int hog_main(int argc, char **argv)
+{
+	char *memory, adj[16];
+	uint64_t bytes, at;
+	int fd = -1;
+
+	if (argc < 5)
+		return 1;
+	prctl(PR_SET_NAME, argv[2]);
+	snprintf(adj, sizeof(adj), "%s", argv[3]);
+	if (!write_file("/proc/self/oom_score_adj", adj))
+		return 1;
+	if (*argv[4] == '1') {
+		char name[64];
+
+		snprintf(name, sizeof(name), "/tmp/hog-%d", getpid());
+		fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+		unlink(name);
+	}
+	memory = mmap((void *)HOG_UNTOUCHED, 4096, PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	if (memory == MAP_FAILED || write(1, "r", 1) != 1)
+		return 1;
+	while (read(0, &bytes, sizeof(bytes)) == sizeof(bytes)) {
+		if (fd >= 0 && ftruncate(fd, bytes))
+			return 1;
+		memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, fd >= 0 ?
+			      MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, fd, 0);
+		if (memory == MAP_FAILED)
+			return 1;
+		for (at = 0; at < bytes; at += 4096)
+			memory[at] = 1;
+		if (write(1, "f", 1) != 1)
+			return 1;
+	}
+	return 0;
+}
+
+static bool read_done(struct hog *hog, char wanted)
+{
+	struct pollfd fd = { .fd = hog->done, .events = POLLIN };
+	char got;
+
+	return poll(&fd, 1, 0) == 1 && read(hog->done, &got, 1) == 1 && got == wanted;
+}
+
+void hog_start(struct hog *hog)
+{
+	int order[2], done[2];
+	char adj[16];
+
+	require(!pipe2(order, O_CLOEXEC) && !pipe2(done, O_CLOEXEC), "a pipe can be made",
+		"%s", strerror(errno));
+	snprintf(adj, sizeof(adj), "%d", hog->adj);
+	/* exec: a small process without our BPF links and read-only data. */
+	hog->pid = fork();
+	if (!hog->pid) {
+		dup2(order[0], 0);
+		dup2(done[1], 1);
+		execl("/proc/self/exe", "hog", "hog", hog->name, adj, hog->file ? "1" : "0", NULL);
+		_exit(1);
+	}
+	close(order[0]);
+	close(done[1]);
+	hog->order = order[1];
+	hog->done = done[0];
+	hog->filled = false;
+	hog->dead = false;
+	require(wait_for(read_done(hog, 'r')), "a hog starts", "%s does not", hog->name);
+	if (hog->cgroup)
+		cg_join(hog->cgroup, hog->pid);
+}
+
+void hog_order(struct hog *hog, uint64_t bytes)
+{
+	hog->filled = false;
+	require(write(hog->order, &bytes, sizeof(bytes)) == sizeof(bytes), "a hog listens",
+		"%s does not", hog->name);
+}
+
+bool hog_filled(struct hog *hog)
+{
+	if (!hog->filled)
+		hog->filled = read_done(hog, 'f');
+	return hog->filled;
+}
+
+bool hog_fill(struct hog *hog, uint64_t bytes)
+{
+	hog_order(hog, bytes);
+	wait_for(hog_filled(hog) || hog_reap(hog));
+	return hog->filled;
+}
+
+bool hog_reap(struct hog *hog)
+{
+	if (!hog->dead && hog->pid && waitpid(hog->pid, &hog->status, WNOHANG) == hog->pid &&
+	    !WIFSTOPPED(hog->status)) {
+		hog->dead = true;
+		close(hog->order);
+		close(hog->done);
+	}
+	return hog->dead;
+}
+
+bool hog_alive(struct hog *hog)
+{
+	return hog->pid && !hog_reap(hog);
+}
+
+struct hog *first_dead(struct hog *hogs, int count)
+{
+	const char *first_at = NULL, *at;
+	struct hog *first = NULL;
+	char line[48];
+	int i;
+
+	for (i = 0; i < count; i++) {
+		if (!hog_reap(&hogs[i]))
+			continue;
+		snprintf(line, sizeof(line), ": Killed process %d (", hogs[i].pid);
+		at = strstr(klog(), line);
+		if (!first || (at && (!first_at || at < first_at))) {
+			first = &hogs[i];
+			first_at = at;
+		}
+	}
+	return first;
+}
+
+static bool victim_marked(pid_t pid)
+{
+	static char trace[64 * 1024];
+	char *at = trace;
+	int found;
+
+	read_file(TRACE, trace, sizeof(trace));
+	while ((at = strstr(at, "mark_victim: pid="))) {
+		at += strlen("mark_victim: pid=");
+		found = atoi(at);
+		if (found == pid)
+			return true;
+	}
+	return false;
+}
+
+static const char *fate(struct hog *hog)
+{
+	static char text[48];
+
+	if (!hog->dead)
+		return "alive";
+	snprintf(text, sizeof(text), "dead, wait status 0x%x", hog->status);
+	return text;
+}
+
+void check_killed(struct hog *hog)
+{
+	char what[128], line[64];
+	bool marked;
+
+	wait_for(hog_reap(hog));
+	snprintf(what, sizeof(what), "%s ends by SIGKILL", hog->name);
+	check(hog->dead && WIFSIGNALED(hog->status) && WTERMSIG(hog->status) == SIGKILL, what,
+	      "dead, wait status 0x9", "%s", fate(hog));
+	marked = wait_for_ms(victim_marked(hog->pid), 1000);
+	snprintf(what, sizeof(what), "oom:mark_victim fires for %s", hog->name);
+	check(marked, what, "an event with its pid", "%s", marked ? "an event" : "no event");
+	snprintf(line, sizeof(line), ": Killed process %d (%s)", hog->pid, hog->name);
+	check_log(line);
+}
+
+void check_alive(struct hog *hog)
+{
+	char what[128];
+
+	snprintf(what, sizeof(what), "%s lives", hog->name);
+	check(hog_alive(hog), what, "alive", "%s", fate(hog));
+}
+
+/* The kernel log */
+
+static int kmsg = -1;
+static char *log_text;
+static size_t log_used, log_size;
+
+const char *klog(void)
+{
+	char record[8192], *text;
+	ssize_t got;
+
+	for (;;) {
+		got = read(kmsg, record, sizeof(record) - 1);
+		if (got < 0 && errno == EPIPE) {
+			check(false, "no kernel log record is lost", "", "some were");
+			continue;
+		}
+		if (got <= 0)
+			break;
+		record[got] = 0;
+		text = strchr(record, ';');
+		text = text ? text + 1 : record;
+		if (log_used + strlen(text) + 1 > log_size) {
+			log_size = 2 * log_size + sizeof(record);
+			log_text = realloc(log_text, log_size);
+		}
+		memcpy(log_text + log_used, text, strlen(text) + 1);
+		log_used += strlen(text);
+	}
+	return log_text;
+}
+
+bool klog_has(const char *text)
+{
+	return strstr(klog(), text);
+}
+
+int klog_count(const char *text)
+{
+	const char *at = klog();
+	int found = 0;
+
+	while ((at = strstr(at, text))) {
+		at += strlen(text);
+		found++;
+	}
+	return found;
+}
+
+void check_log(const char *text)
+{
+	bool found = wait_for_ms(klog_has(text), 2000);
+
+	check(found, "the kernel log has", text, "%s", found ? "it does" : "it does not");
+}
+
+void check_not_log(const char *text)
+{
+	bool found = klog_has(text);
+
+	check(!found, "the kernel log does not have", text, "%s", found ? "it does" : "it does not");
+}
+
+/* BPF */
+
+char libbpf_log[128 * 1024];
+
+void libbpf_log_start(void)
+{
+	libbpf_log[0] = 0;
+}
+
+static int libbpf_says(enum libbpf_print_level level, const char *format, va_list args)
+{
+	size_t used = strlen(libbpf_log);
+
+	if (level == LIBBPF_DEBUG)
+		return 0;
+	return vsnprintf(libbpf_log + used, sizeof(libbpf_log) - used, format, args);
+}
+
+/* The end of the verifier's log holds the reason. */
+static const char *libbpf_log_tail(void)
+{
+	size_t length = strlen(libbpf_log);
+
+	return length > 350 ? libbpf_log + length - 350 : libbpf_log;
+}
+
+struct policy policy_open(const char *object, const char *name)
+{
+	struct policy policy = {};
+	struct bpf_map *map;
+	char path[128];
+	size_t size;
+
+	libbpf_log_start();
+	snprintf(path, sizeof(path), "/bpf/%s.o", object);
+	policy.object = bpf_object__open_file(path, NULL);
+	require(policy.object, "a BPF object opens", "%s: %s", path, libbpf_log_tail());
+	bpf_object__for_each_map(map, policy.object) {
+		if (bpf_map__type(map) == BPF_MAP_TYPE_STRUCT_OPS)
+			policy.map = map;
+	}
+	require(policy.map, "a BPF object has a struct_ops map", "%s has none", path);
+	if (name) {
+		/* struct bpf_oom_ops: a pointer, then the name. */
+		char *value = bpf_map__initial_value(policy.map, &size);
+
+		require(value && size >= 8 + strlen(name) + 1, "a policy has a name field",
+			"%s has none", object);
+		memcpy(value + 8, name, strlen(name) + 1);
+	}
+	return policy;
+}
+
+/* Where a global variable lies in .rodata or .bss, whose maps libbpf has mapped. */
+static void *variable_at(struct policy *policy, const char *variable, size_t *size)
+{
+	const struct btf *btf = bpf_object__btf(policy->object);
+	struct bpf_map *map;
+	size_t map_size;
+
+	bpf_object__for_each_map(map, policy->object) {
+		const char *section = strrchr(bpf_map__name(map), '.');
+		const struct btf_var_secinfo *var;
+		const struct btf_type *type;
+		int id, i;
+
+		if (bpf_map__type(map) != BPF_MAP_TYPE_ARRAY || !section)
+			continue;
+		id = btf__find_by_name_kind(btf, section, BTF_KIND_DATASEC);
+		if (id < 0)
+			continue;
+		type = btf__type_by_id(btf, id);
+		var = btf_var_secinfos(type);
+		for (i = 0; i < btf_vlen(type); i++, var++) {
+			const struct btf_type *t = btf__type_by_id(btf, var->type);
+
+			if (strcmp(btf__name_by_offset(btf, t->name_off), variable))
+				continue;
+			*size = var->size;
+			return (char *)bpf_map__initial_value(map, &map_size) + var->offset;
+		}
+	}
+	require(false, "a BPF object has a variable", "%s is not in %s", variable,
+		bpf_object__name(policy->object));
+	return NULL;
+}
+
+void policy_set(struct policy *policy, const char *variable, const void *value, size_t size)
+{
+	size_t room;
+	void *at = variable_at(policy, variable, &room);
+
+	require(size <= room, "a value fits its BPF variable", "%s: %zu > %zu", variable, size, room);
+	memcpy(at, value, size);
+}
+
+void policy_set_u32(struct policy *policy, const char *variable, uint32_t value)
+{
+	policy_set(policy, variable, &value, sizeof(value));
+}
+
+void policy_set_u64(struct policy *policy, const char *variable, uint64_t value)
+{
+	policy_set(policy, variable, &value, sizeof(value));
+}
+
+void *policy_data(struct policy *policy, const char *variable)
+{
+	size_t size;
+
+	return variable_at(policy, variable, &size);
+}
+
+uint32_t policy_u32(struct policy *policy, const char *variable)
+{
+	return *(volatile uint32_t *)policy_data(policy, variable);
+}
+
+uint64_t policy_u64(struct policy *policy, const char *variable)
+{
+	return *(volatile uint64_t *)policy_data(policy, variable);
+}
+
+void policy_load(struct policy *policy)
+{
+	libbpf_log_start();
+	require(!bpf_object__load(policy->object), "a BPF object loads", "%s: %s",
+		bpf_object__name(policy->object), libbpf_log_tail());
+}
+
+int policy_try_attach(struct policy *policy)
+{
+	policy->link = bpf_map__attach_struct_ops(policy->map);
+	return policy->link ? 0 : -errno;
+}
+
+void policy_attach(struct policy *policy)
+{
+	int err = policy_try_attach(policy);
+
+	require(!err, "a policy attaches", "%s: %s", bpf_object__name(policy->object),
+		strerror(-err));
+}
+
+struct policy policy_start(const char *object, const char *name)
+{
+	struct policy policy = policy_open(object, name);
+
+	policy_load(&policy);
+	policy_attach(&policy);
+	return policy;
+}
+
+void policy_unload(struct policy *policy)
+{
+	bpf_link__destroy(policy->link);
+	bpf_object__close(policy->object);
+	memset(policy, 0, sizeof(*policy));
+}
+
+void harness_init(void)
+{
+	int fd;
+
+	prctl(PR_SET_NAME, "scenario");
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	signal(SIGPIPE, SIG_IGN);
+	require(write_file("/proc/self/oom_score_adj", "-1000"), "we are safe from the OOM killer",
+		"%s", strerror(errno));
+	fd = open(TRACE, O_WRONLY | O_TRUNC | O_CLOEXEC);
+	require(fd >= 0, "tracefs is there", "%s", strerror(errno));
+	close(fd);
+	kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	require(kmsg >= 0 && lseek(kmsg, 0, SEEK_END) >= 0, "the kernel log can be read", "%s",
+		strerror(errno));
+	log_text = calloc(1, 1);
+	log_size = 1;
+	libbpf_set_print(libbpf_says);
+	cg_make("t", true);
+}

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the scenarios of the kernel tier are made of: checks, cgroups, hogs (processes
+ * that use memory when told), the kernel log and BPF policies.
+ *
+ * Every scenario runs in a process of its own, unkillable by OOM. It states what it
+ * expects with check_*(); require_*() also ends it when there is no point in going on.
+ */
+#ifndef HARNESS_H
+#define HARNESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <bpf/libbpf.h>
+
+#define MIB	(1024 * 1024ULL)
+#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
+
+/* How long to wait for what should take moments: emulated machines are slow. */
+#define LIMIT_MS	20000
+
+struct scenario {
+	const char *name;
+	const char *boot;	/* scenarios that share a boot */
+	void (*run)(void);
+};
+
+extern const struct scenario oom_scenarios[];
+extern const struct scenario chain_scenarios[];
+extern const struct scenario fault_scenarios[];
+extern const struct scenario psi_scenarios[];
+extern const struct scenario global_scenarios[];
+extern const struct scenario storm_scenarios[];
+
+/* Checks: `what` reads as a statement, expected and actual go into the report. */
+#define __printf(a, b)	__attribute__((format(printf, a, b)))
+__printf(4, 5) bool check(bool ok, const char *what, const char *expected, const char *actual, ...);
+bool check_int(const char *what, long long expected, long long actual);
+__printf(3, 4) void require(bool ok, const char *what, const char *actual, ...);
+__printf(1, 2) void note(const char *text, ...);
+
+uint64_t now_ms(void);
+void pause_ms(unsigned int ms);
+
+/* Wait for a condition; its value at the end. */
+#define wait_for_ms(condition, limit)					\
+({									\
+	uint64_t __end = now_ms() + (limit);				\
+	bool __ok;							\
+	while (!(__ok = (condition)) && now_ms() < __end)		\
+		pause_ms(2);						\
+	__ok;								\
+})
+#define wait_for(condition)	wait_for_ms(condition, LIMIT_MS)
+
+/* Cgroups, by path below /sys/fs/cgroup. Scenarios make theirs below "t". */
+void cg_make(const char *path, bool controllers);
+bool cg_remove(const char *path);
+void cg_remove_tree(const char *path);
+void cg_write(const char *path, const char *file, const char *value);
+void cg_set(const char *path, const char *file, long long value);
+long long cg_field(const char *path, const char *file, const char *field);
+long long cg_value(const char *path, const char *file);
+uint64_t cg_id(const char *path);
+void cg_freeze(const char *path, bool frozen);
+void cg_join(const char *path, pid_t pid);
+
+long long vmstat(const char *field);
+int count_threads(const char *comm);
+int count_struct_ops(void);
+
+/* Hogs. */
+#define HOG_UNTOUCHED	0x600000000000ULL	/* a page that every hog has mapped, but not used */
+
+struct hog {
+	const char *name;
+	const char *cgroup;
+	int adj;
+	bool file;		/* fill tmpfs instead of anonymous memory */
+	pid_t pid;
+	int order, done;	/* pipes */
+	bool filled, dead;
+	int status;
+};
+
+void hog_start(struct hog *hog);
+void hog_order(struct hog *hog, uint64_t bytes);	/* and do not wait */
+bool hog_fill(struct hog *hog, uint64_t bytes);		/* false when it died or hangs */
+bool hog_filled(struct hog *hog);
+bool hog_alive(struct hog *hog);
+bool hog_reap(struct hog *hog);				/* true once dead */
+struct hog *first_dead(struct hog *hogs, int count);	/* by the kernel log's order */
+int hog_main(int argc, char **argv);
+
+/* Check that the hog was killed as an OOM victim, by all signals we have. */
+void check_killed(struct hog *hog);
+void check_alive(struct hog *hog);
+
+/* The kernel log since the scenario began. */
+const char *klog(void);
+bool klog_has(const char *text);
+int klog_count(const char *text);
+void check_log(const char *text);
+void check_not_log(const char *text);
+
+/* BPF policies. */
+struct policy {
+	struct bpf_object *object;
+	struct bpf_map *map;
+	struct bpf_link *link;
+};
+
+struct policy policy_open(const char *object, const char *name);
+void policy_set(struct policy *policy, const char *variable, const void *value, size_t size);
+void policy_set_u32(struct policy *policy, const char *variable, uint32_t value);
+void policy_set_u64(struct policy *policy, const char *variable, uint64_t value);
+void policy_load(struct policy *policy);
+int policy_try_attach(struct policy *policy);
+void policy_attach(struct policy *policy);
+struct policy policy_start(const char *object, const char *name);
+void policy_unload(struct policy *policy);
+void *policy_data(struct policy *policy, const char *variable);
+uint32_t policy_u32(struct policy *policy, const char *variable);
+uint64_t policy_u64(struct policy *policy, const char *variable);
+
+/* All that libbpf said, with the verifier's log. */
+extern char libbpf_log[];
+void libbpf_log_start(void);
+
+/* harness.c's part of init. */
+void harness_init(void);
+bool run_scenario(const struct scenario *scenario);
+
+#endif /* HARNESS_H */

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The kernel interface and the policies in a machine without a distribution.
+
+Each scenario is C code in runner/; what it is about stands there. All scenarios of a boot run in
+one go, when the first of them is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import accel
+import machine
+import pytest
+from conftest import BOOTS
+from splats import splats
+
+SCENARIOS = {
+    "common": [
+        "oom_seed",
+        "oom_seed_without_policy",
+        "largest_leaf_kills_all_tasks",
+        "largest_leaf_spares_protected_leaf",
+        "largest_leaf_counts_plain_subcgroups",
+        "largest_leaf_ignores_page_cache",
+        "largest_leaf_count_file",
+        "largest_leaf_min_usage",
+        "largest_leaf_skips_removed_cgroup",
+        "oom_group",
+        "chain_load_order",
+        "chain_zero_passes_on",
+        "chain_false_claim",
+        "chain_memory_freed_is_not_inherited",
+        "unloading_restores_default",
+        "memcg_statistics",
+        "kill_refusals",
+        "refusal_frees_nothing",
+        "no_second_victim",
+        "verifier_refuses_kfuncs",
+        "verifier_guards_oom_control",
+        "verifier_refuses_user_memory",
+        "handler_cannot_fault",
+        "psi_seed",
+        "pressure_oom_twice",
+        "pressure_oom_system_wide",
+        "pressure_oom_missing_cgroup",
+        "psi_bad_orders",
+        "psi_bad_watches",
+        "psi_failing_init",
+        "psi_removed_cgroup",
+        "psi_unload_under_pressure",
+    ],
+    "global": [
+        "global_oom",
+        "global_oom_without_policy",
+        "global_kill_refusals",
+        "declared_global_without_victim",
+    ],
+    "storm": ["storm"],
+}
+
+Booter = Callable[[str], machine.Boot]
+
+
+def _tail(text: str, lines: int) -> str:
+    return "\n".join(text.splitlines()[-lines:])
+
+
+@pytest.mark.parametrize(("name", "scenario"), [(name, scenario) for name in SCENARIOS for scenario in SCENARIOS[name]])
+def test_scenario(boot: Booter, name: str, scenario: str) -> None:
+    booted = boot(name)
+    outcome = booted.outcomes.get(scenario)
+    if outcome is None:
+        pytest.fail(
+            f"the machine said nothing about {scenario}; {booted.why_ended}; the end of its log:\n{_tail(booted.log, 60)}",
+            pytrace=False,
+        )
+    for note in outcome.notes:
+        print(f"note: {note}")
+    if not outcome.ok:
+        report = [f"{scenario} ({outcome.seconds} s in the machine)"]
+        for check in outcome.checks:
+            report.append(f"  {'ok    ' if check.ok else 'FAILED'} {check.what}")
+            if not check.ok:
+                report += [f"           expected: {check.expected}", f"           actual:   {check.actual}"]
+        report += ["the end of its kernel log:", _tail(booted.log_of(scenario), 60)]
+        pytest.fail("\n".join(report), pytrace=False)
+
+
+@pytest.mark.parametrize("name", BOOTS)
+def test_kernel_log_is_clean(boot: Booter, name: str) -> None:
+    found = splats(boot(name).log)
+    if found:
+        pytest.fail(f"{len(found)} splats in the log of boot {name}:\n\n" + "\n\n".join(found), pytrace=False)
+
+
+@pytest.mark.parametrize("name", BOOTS)
+def test_machine_ran_to_its_end(boot: Booter, name: str) -> None:
+    booted = boot(name)
+    assert booted.why_ended == "it ended"
+    assert "reboot: Restarting system" in booted.log
+
+
+def test_no_scenario_is_forgotten(initramfs: Path) -> None:
+    known = machine.scenarios(initramfs.parent / "runner")
+    assert known == {scenario: name for name, names in SCENARIOS.items() for scenario in names}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[    1.234567] WARNING: CPU: 1 PID: 42 at mm/oom_kill.c:999 bpf_handle_oom+0x12/0x34",
+        "[    1.234567] BUG: kernel NULL pointer dereference, address: 0000000000000008",
+        "[    1.234567] BUG: KASAN: slab-use-after-free in psi_trigger_destroy+0x12/0x34",
+        "[    1.234567] BUG: sleeping function called from invalid context at mm/page_alloc.c:1",
+        "[    1.234567] kernel BUG at mm/memcontrol.c:123!",
+        "[    1.234567] Oops: 0002 [#1] PREEMPT SMP",
+        "[    1.234567] general protection fault, probably for non-canonical address 0xdead000000000100",
+        "[    1.234567] INFO: task scenario:77 blocked for more than 30 seconds.",
+        "[    1.234567] rcu: INFO: rcu_preempt self-detected stall on CPU",
+        "[    1.234567] WARNING: possible circular locking dependency detected",
+        "[    1.234567] WARNING: suspicious RCU usage",
+        "[    1.234567] refcount_t: underflow; use-after-free.",
+        "[    1.234567] Kernel panic - not syncing: System is deadlocked on memory",
+        "[    1.234567] watchdog: BUG: soft lockup - CPU#0 stuck for 22s!",
+    ],
+)
+def test_splat_is_recognised(line: str) -> None:
+    assert splats(f"[    1.0] before\n{line}\n[    1.3] after\n") == [f"{line}\n[    1.3] after"]
+
+
+def test_oom_report_is_no_splat() -> None:
+    report = (
+        "[    2.1] hog invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0 oom_policy=default\n"
+        "[    2.1] CPU: 1 UID: 0 PID: 50 Comm: hog Not tainted 6.12.107 #1\n[    2.1] Call Trace:\n[    2.1]  <TASK>\n"
+        "[    2.1]  dump_stack_lvl+0x4d/0x70\n[    2.1]  </TASK>\n"
+        "[    2.1] Memory cgroup out of memory: Killed process 50 (hog) total-vm:1kB\n"
+    )
+    assert splats(report) == []
+
+
+def test_accelerator_probe_works(artifact: Path) -> None:
+    """Under emulation it must answer, else "KVM hangs" would be the probe's own fault."""
+    assert accel.probe(artifact / "bzImage", accel.EMULATION) == ""
