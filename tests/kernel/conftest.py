@@ -4,16 +4,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import machine
+import kernel_tier
 import pytest
-
-#: The boots, with their memory in MiB. A global OOM comes sooner in a small machine.
-BOOTS = {"common": 512, "global": 256, "storm": 384}
 
 
 @pytest.fixture(scope="session")
 def artifact() -> Path:
-    return machine.kernel()
+    return kernel_tier.kernel()
 
 
 @pytest.fixture(scope="session")
@@ -23,17 +20,25 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def initramfs(artifact: Path, workplace: Path) -> Path:
-    return machine.build_initramfs(artifact, workplace)
+    return kernel_tier.build_initramfs(artifact, workplace)
 
 
 @pytest.fixture(scope="session")
-def boot(artifact: Path, initramfs: Path, workplace: Path) -> Callable[[str], machine.Boot]:
+def boot(artifact: Path, initramfs: Path, workplace: Path) -> Callable[[str], kernel_tier.Boot]:
     """Boots a machine by name, once; whoever asks again gets what it said."""
-    done: dict[str, machine.Boot] = {}
+    done: dict[str, kernel_tier.Boot] = {}
 
-    def boot_once(name: str) -> machine.Boot:
+    def boot_once(name: str) -> kernel_tier.Boot:
         if name not in done:
-            done[name] = machine.boot(artifact, initramfs, workplace, name, BOOTS[name])
+            done[name] = kernel_tier.boot(artifact, initramfs, workplace, name)
         return done[name]
 
     return boot_once
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What scenarios count is told whether they pass or not."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for scenario, note in report.user_properties:
+                terminalreporter.write_line(f"{scenario}: {note}")
