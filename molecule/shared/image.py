@@ -77,7 +77,15 @@ ExecStart=/sbin/ip route replace default via 10.0.2.2
 [Install]
 WantedBy=sysinit.target
 """
-# A place under the slice that the pressure policy watches. It is delegated, so scratch cgroups in it do not quarrel with
+# The slice that the pressure policy watches: wanted by slices.target, so that it is there before policies are loaded at boot.
+DEMO_SLICE = """\
+[Unit]
+Description=What the pressure policy watches
+
+[Install]
+WantedBy=slices.target
+"""
+# A place in that slice. It is delegated, so scratch cgroups in it do not quarrel with
 # systemd, and it is there from boot on.
 DEMO_UNIT = """\
 [Unit]
@@ -137,6 +145,7 @@ def overlay(public_key: str) -> bytes:
         "etc/machine-id": "",
         "etc/resolv.conf": "nameserver 10.0.2.3\n",
         "etc/ssh/sshd_config.d/machine.conf": "PermitRootLogin prohibit-password\nUseDNS no\n",
+        "etc/systemd/system/demo.slice": DEMO_SLICE,
         "etc/systemd/system/demo.service": DEMO_UNIT,
         "etc/systemd/system/machine-network.service": NETWORK_UNIT,
         "root/.ssh/authorized_keys": public_key,
@@ -178,7 +187,7 @@ def build(target: pathlib.Path) -> None:
     bootstrap += [f"--aptopt={line}" for line in ['APT::Install-Recommends "false";', *apt_settings()]]
     bootstrap += [
         f"--customize-hook=tar-in {extra} /",
-        '--customize-hook=chroot "$1" systemctl --quiet enable machine-network.service demo.service ssh.service',
+        '--customize-hook=chroot "$1" systemctl --quiet enable machine-network.service demo.slice demo.service ssh.service',
         f"--customize-hook=download /etc/ssh/ssh_host_ed25519_key.pub {work / 'host.pub'}",
     ]
     subprocess.run(as_root([*bootstrap, SUITE, str(tree), f"deb {mirror()} {SUITE} main"]), check=True, stdout=sys.stderr)

@@ -5,7 +5,7 @@
     machine.py image                      build the root image (cached)
     machine.py create NAME [--json]       start a machine and wait until it answers
     machine.py ssh NAME [COMMAND...]      run a command in it, or log in
-    machine.py inventory NAME             what Ansible needs to reach it
+    machine.py inventory NAME             an inventory of it, for ansible-playbook --inventory
     machine.py list | log NAME | scan NAME | destroy NAME
 
 A machine is a directory under the cache: a disk overlay, the serial log, a QMP socket. The first machine of a kind boots; its
@@ -180,6 +180,8 @@ class Machine:
             "ansible_user": "root",
             "ansible_ssh_private_key_file": facts["key"],
             "ansible_ssh_common_args": shlex.join(self.ssh_options()),
+            "ansible_ssh_args": "-o ControlMaster=auto -o ControlPersist=120s",
+            "ansible_pipelining": True,
             "ansible_python_interpreter": "/usr/bin/python3",
         }
 
@@ -216,6 +218,7 @@ class Machine:
         facts = {"name": self.name, "port": int(port[1]) if port else fail("QEMU forwards no port")}
         facts |= {"key": str(root / "id_ed25519"), "known_hosts": str(root / "known_hosts")}
         (self.directory / "machine.json").write_text(json.dumps(facts))
+        (self.directory / "inventory.json").write_text(json.dumps({"fleet": {"hosts": {self.name: self.inventory()}}}, indent=2))
 
     def resume(self) -> None:
         """Let a machine run that was saved while it stood still, once its state is read."""
@@ -286,6 +289,12 @@ class Machine:
             shutil.copyfile(self.serial, logs / f"{self.name}.serial.log")
         if self.directory.exists():
             shutil.rmtree(self.directory)
+
+
+    def copy(self, files: list[pathlib.Path], target: str) -> None:
+        """Put files into a directory of the machine."""
+        self.run(["mkdir", "--parents", target])
+        subprocess.run(["scp", "-q", *self.ssh_options(), *map(str, files), f"127.0.0.1:{target}/"], check=True)
 
 
 def _comma(path: pathlib.Path) -> str:
@@ -438,7 +447,7 @@ def act(options: argparse.Namespace) -> int:
     elif options.verb == "log":
         print(machine.log(), end="")
     elif options.verb == "inventory":
-        print(json.dumps({"all": {"hosts": {machine.name: machine.inventory()}}}, indent=2))
+        print(machine.directory / "inventory.json")
     elif options.verb == "scan":
         found = splats(machine.log())
         print("\n".join(found) or f"no splat in the kernel log of {machine.name}")

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run out of memory on purpose in scratch cgroups, and report who died: facts only, the judgement is made elsewhere.
 
-    scenario.py prepare     start the witness of kills and wait until it watches
+    scenario.py prepare     start the witness of kills; it needs a while until it watches, the scenarios wait for it
     scenario.py oom         four processes, together too large for their parent's memory.max
     scenario.py pressure    one process far above its memory.high, under the slice that the pressure policy watches
     scenario.py clean       end what an interrupted run has left
@@ -38,7 +38,7 @@ LIMIT = 180.0  # seconds for any one condition; emulated machines are slow
 # Stall time after which we believe that nobody will declare an OOM: fifty times the threshold of the demo's policy.
 ENOUGH_STALL = 5_000_000
 
-# name below the tree, MiB wanted, oom_score_adj; started and filled in this order, which decides who is largest when memory runs out
+# Name below the tree, MiB wanted, oom_score_adj. Filled in this order, which decides who is largest when memory runs out.
 OOM_TABLE = (("cg1", 10, 1000), ("cg2", 40, -1000), ("cg3/cg4", 30, 0), ("cg3/cg5", 20, 0))
 PRESSURE_TABLE = (("guarded", 60, -1000), ("neighbour", 10, 0), ("hog", 500, 0))
 
@@ -169,7 +169,6 @@ def start_witness() -> None:
         script = pathlib.Path(__file__).resolve().with_name("witness.py")
         start = ["systemd-run", "--quiet", "--collect", f"--unit={WITNESS_UNIT}", f"--property=RuntimeDirectory={WITNESS.name}"]
         subprocess.run([*start, "--property=OOMScoreAdjust=-1000", sys.executable, str(script), str(WITNESS)], check=True)
-    seen_until(time.monotonic_ns())
 
 
 def seen_until(moment: int) -> None:
@@ -271,6 +270,7 @@ def pressure() -> dict[str, Any]:
 
 def run(name: str) -> dict[str, Any]:
     start_witness()
+    seen_until(time.monotonic_ns())
     clean()
     log = Log()
     began = time.monotonic_ns()

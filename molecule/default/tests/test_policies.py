@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The policies are loaded and persisted, they decide who dies, and without them somebody else does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+from conftest import Scenario
+from machine import Machine, splats
+from proofs import Expectation, dead, failures, judge
+
+POLICY = "demo-largest-leaf"
+PRESSURE_POLICY = "demo-pressure"
+OOM = Expectation(victims=("cg3/cg4",), policy=POLICY, constraint="CONSTRAINT_MEMCG")
+PRESSURE = Expectation(victims=("hog",), policy=POLICY, constraint="CONSTRAINT_BPF_PSI_MEM")
+Status = Callable[[Host], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def unloaded(host: Host) -> Iterator[None]:
+    host.check_output("bpf-oom unload")
+    yield
+    host.check_output("bpf-oom apply")
+
+
+def test_both_policies_are_active(host: Host, status: Status) -> None:
+    policies = status(host)["policies"]
+    assert {name: policy["kind"] for name, policy in policies.items() if policy["active"]} == {
+        POLICY: "oom",
+        PRESSURE_POLICY: "psi",
+    }
+
+
+def test_nothing_has_drifted(host: Host) -> None:
+    assert host.run("bpf-oom verify").stdout == ""
+
+
+def test_boot_unit_is_enabled(host: Host) -> None:
+    assert host.service("bpf-oom.service").is_enabled
+
+
+def test_oom_kills_the_largest_leaf(scenario: Scenario) -> None:
+    assert failures(judge(scenario("oom"), OOM)) == []
+
+
+def test_pressure_kills_the_hog(host: Host, scenario: Scenario, status: Status) -> None:
+    before = {name: policy["counters"] for name, policy in status(host)["policies"].items()}
+    assert failures(judge(scenario("pressure"), PRESSURE)) == []
+    after = {name: policy["counters"] for name, policy in status(host)["policies"].items()}
+    assert after[POLICY]["nr_kills"] == before[POLICY]["nr_kills"] + 1
+    assert after[PRESSURE_POLICY]["nr_declared"] == before[PRESSURE_POLICY]["nr_declared"] + 1
+
+
+@pytest.mark.usefixtures("unloaded")
+def test_without_policies_the_kernel_kills_another_and_the_proof_fails(host: Host, scenario: Scenario, status: Status) -> None:
+    assert not any(policy["active"] for policy in status(host)["policies"].values())
+    report = scenario("oom")
+    assert dead(report)[0]["name"] == "cg1"
+    assert {kill["policy"] for kill in report["kills"]} == {"default"}
+    broken = failures(judge(report, OOM))
+    assert any("names policy" in claim for claim in broken)
+    assert any("nobody else" in claim for claim in broken)
+
+
+@pytest.mark.usefixtures("unloaded")
+def test_without_policies_pressure_kills_nobody_and_the_proof_fails(scenario: Scenario) -> None:
+    report = scenario("pressure")
+    assert dead(report) == []
+    assert report["stalled_us"] > 1_000_000
+    assert any("SIGKILL" in claim for claim in failures(judge(report, PRESSURE)))
+
+
+def test_policies_are_loaded_again(host: Host, status: Status) -> None:
+    assert all(policy["active"] for policy in status(host)["policies"].values())
+
+
+def test_kernel_log_has_no_splat(host: Host) -> None:
+    assert splats(host.check_output("dmesg")) == []
+    assert splats(Machine(os.environ["BPF_OOM_MACHINE"]).log()) == []
