@@ -47,7 +47,8 @@ int bpf_oom_kill_process(struct oom_control *oc, struct task_struct *task,
 			 const char *message__str) __ksym;
 int bpf_out_of_memory(struct mem_cgroup *memcg__nullable, int order, bool wait_on_oom_lock,
 		      const char *constraint_text__nullable) __ksym;
-bool bpf_task_is_oom_victim(struct task_struct *task) __ksym;
+/* A bool in the kernel, so only the low byte is defined. Clang before 16 reads more. */
+int bpf_task_is_oom_victim(struct task_struct *task) __ksym;
 int bpf_psi_create_trigger(struct bpf_psi *psi, u64 cgroup_id, u32 resource,
 			   u32 threshold_us, u32 window_us) __ksym;
 
@@ -112,6 +113,11 @@ static __always_inline int oom_kill(struct oom_control *oc, struct task_struct *
 				    const char *message)
 {
 	return bpf_oom_kill_process(oc, task, message);
+}
+
+static __always_inline bool oom_victim(struct task_struct *task)
+{
+	return bpf_task_is_oom_victim(task) & 0xff;
 }
 
 /*

@@ -132,7 +132,7 @@ static bool kill_leaf(struct oom_control *oc, u64 id)
 	if (bpf_iter_css_task_new(&it, &memcg->css, CSS_TASK_ITER_PROCS))
 		count(&nr_errors);
 	while ((task = bpf_iter_css_task_next(&it))) {
-		if (bpf_task_is_oom_victim(task))
+		if (oom_victim(task))
 			continue;
 		/* Refused: it has just exited, or was protected since we looked. */
 		if (oom_kill(oc, task, kill_message))
