@@ -101,7 +101,8 @@ def _status(engine: Engine, as_json: bool) -> int:
         print(f"{name} ({policy['kind']}, order {policy['order']}, {policy['program']}): {state}")
         for key, value in sorted(policy["params"].items()):
             print(f"  {key} = {value!r}")
-        print("  " + ", ".join(f"{key} {value}" for key, value in sorted(policy["counters"].items())))
+        if policy["counters"]:
+            print("  " + ", ".join(f"{key} {value}" for key, value in sorted(policy["counters"].items())))
     for foreign in report["foreign"]:
         print(f"not ours: {foreign['name']} ({foreign['kind']}, map {foreign['map_id']})")
     if not report["boot_unit"]["enabled"]:

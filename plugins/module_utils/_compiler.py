@@ -109,7 +109,7 @@ def compile_bundle(program: str, files: Dict[str, str], main: str, toolchain: To
         code, _out, complaint = _run(command, where)
         if code:
             raise BpfOomError(
-                f"policy '{program}' does not compile: {first_error(complaint)}",
+                f"{main} does not compile: {first_error(complaint)}",
                 "correct the source (the compiler's full output is in the details)",
                 complaint,
             )

@@ -9,6 +9,7 @@ run or boot completes it.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ from typing import Any, Iterator
 from . import _loader
 from ._capability import Capability, Problem, read_capability
 from ._drift import Loaded, load_reasons, persist_reasons, renewals, waits_for
-from ._errors import BpfOomError
+from ._errors import BpfOomError, from_errno
 from ._libbpf import Library
 from ._manifest import KINDS, Manifest, sort_key
 from ._params import show
@@ -92,8 +93,7 @@ class Engine:
     # ------------------------------------------------------------------ what is
 
     def survey(self) -> Survey:
-        if os.geteuid() != 0:
-            raise BpfOomError("only root can read and load BPF policies", "run with become: true, or as root")
+        self._require_root()
         loaded, unfinished = {}, []
         for name in sorted(os.listdir(self.paths.pins)) if os.path.isdir(self.paths.pins) else ():
             if os.path.lexists(self.paths.pin(name, new=True)):
@@ -299,7 +299,8 @@ class Engine:
 
     def _load_beside(self, wish: Wish, manifest: Manifest, ids: Mapping[str, int]) -> Loaded:
         """Load the policy under its second pin and believe only what the kernel shows."""
-        assert self.lib is not None
+        if self.lib is None:
+            raise self.lib_error or BpfOomError("libbpf is not loaded", "install it")
         pin = self.paths.pin(manifest.name, new=True)
         _loader.load(self.lib, manifest, self._object(wish, manifest), ids, pin)
         found = self._read(manifest.name, pin)
@@ -358,8 +359,17 @@ class Engine:
         if check and not os.path.isdir(self.paths.run):
             yield
             return
-        with host_lock(self.paths):
-            yield
+        self._require_root()
+        try:
+            with host_lock(self.paths):
+                yield
+        except OSError as error:
+            raise from_errno(f"{error.filename or self.paths.state} cannot be used", error.errno or errno.EIO) from None
+
+    @staticmethod
+    def _require_root() -> None:
+        if os.geteuid() != 0:
+            raise BpfOomError("only root can read and load BPF policies", "run with become: true, or as root")
 
     # ------------------------------------------------------------------ in words
 

@@ -391,7 +391,7 @@ class BpfObject:
                 f"the object of policy '{self._what}' has {len(found)} struct_ops maps with a link",
                 'give it exactly one, in SEC(".struct_ops.link")',
             )
-        (name, field), *_ = found.items()
+        name, field = next(iter(found.items()))
         held = self.btf.resolve(field.type_id)
         type_id = self.btf.find(held.name, KIND_STRUCT)
         return StructOps(name, held.name.split("___")[0], self.btf.members(type_id))

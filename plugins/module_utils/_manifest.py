@@ -60,6 +60,10 @@ def parse(text: str, name: str) -> Manifest:
     return manifest
 
 
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _check(manifest: Manifest, name: str) -> None:
     def need(condition: bool, what: str) -> None:
         if not condition:
@@ -67,7 +71,7 @@ def _check(manifest: Manifest, name: str) -> None:
 
     need(check_name(manifest.name) == name, "another policy's name")
     need(manifest.kind in KINDS, f"kind {manifest.kind!r}")
-    need(type(manifest.order) is int, f"order {manifest.order!r}")
+    need(_is_int(manifest.order), f"order {manifest.order!r}")
     need(manifest.source in ("library", "src") and isinstance(manifest.program, str), "source or program")
     for part in ("bundle", "compiler", "inputs", "object"):
         need(bool(_DIGEST.match(getattr(manifest, part))), f"{part} is no digest")
@@ -81,7 +85,7 @@ def _check(manifest: Manifest, name: str) -> None:
         else:
             low, high = INTEGERS["u32" if kind == "choice" else kind]
             number = param["number"] if kind == "choice" else value
-            need(type(number) is int and low <= number <= high, f"value of parameter {key}")
+            need(_is_int(number) and low <= number <= high, f"value of parameter {key}")
 
 
 def sort_key(manifest: Manifest) -> Any:

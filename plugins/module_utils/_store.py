@@ -159,25 +159,37 @@ class Store:
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
 
-    @contextmanager
-    def _directory(self, *names: str, create: bool = False) -> Iterator[int | None]:
-        """A descriptor of a directory below the state directory, None when it does not exist."""
-        number = None
-        try:
-            number = _open_directory(self._paths.state, create)
-            for name in names:
+    def _open(self, names: Iterable[str], create: bool) -> int:
+        number = _open_directory(self._paths.state, create)
+        for name in names:
+            try:
                 inner = _open_directory(name, create, dir_fd=number)
+            finally:
                 os.close(number)
-                number = inner
-        except FileNotFoundError:
-            if number is not None:
-                os.close(number)
-            number = None
+            number = inner
+        return number
+
+    @contextmanager
+    def _made(self, *names: str) -> Iterator[int]:
+        """A descriptor of a directory below the state directory, made where it is missing."""
+        number = self._open(names, create=True)
         try:
             yield number
         finally:
-            if number is not None:
-                os.close(number)
+            os.close(number)
+
+    @contextmanager
+    def _directory(self, *names: str) -> Iterator[int | None]:
+        """The same to read: None when it does not exist."""
+        try:
+            number = self._open(names, create=False)
+        except FileNotFoundError:
+            yield None
+            return
+        try:
+            yield number
+        finally:
+            os.close(number)
 
     def exists(self) -> bool:
         return os.path.lexists(self._paths.state)
@@ -237,26 +249,22 @@ class Store:
         return ""
 
     def put_object(self, inputs: str, data: bytes) -> None:
-        with self._directory("objects", create=True) as number:
-            assert number is not None
+        with self._made("objects") as number:
             write_atomic(f"{inputs}.o", data, number)
 
     def switch(self, manifests: Iterable[Manifest]) -> None:
         """Make this the persisted set: written aside, synced, then one rename."""
         texts = {manifest.name: manifest.text() for manifest in manifests}
         name = set_digest(texts)
-        with self._directory("sets", name, create=True) as number:
-            assert number is not None
+        with self._made("sets", name) as number:
             for file in os.listdir(number):
                 # Left by a crash or by somebody: this directory must hold the set and nothing else.
                 if not file.endswith(".json") or file[: -len(".json")] not in texts:
                     _unlink(file, number)
             for policy, text in texts.items():
                 write_atomic(f"{policy}.json", text.encode(), number)
-        with self._directory() as top:
-            assert top is not None
-            with self._directory("sets") as sets:
-                assert sets is not None
+        with self._made() as top:
+            with self._made("sets") as sets:
                 os.fsync(sets)
             temporary = f".current.{os.getpid()}"
             _unlink(temporary, top)

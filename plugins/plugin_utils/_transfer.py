@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ..module_utils._errors import BpfOomError
@@ -15,6 +16,15 @@ from ..module_utils._errors import BpfOomError
 
 class TransferringAction(ActionBase):
     """One module call in the unchanged case, two when something must be sent."""
+
+    def find(self, src: str) -> str:
+        """Look for a source as a copy task does."""
+        try:
+            return str(self._find_needle("files", src))
+        except AnsibleError:
+            raise BpfOomError(
+                f"there is no source file {src}", "put it beside the play or into files/, or give its full path"
+            ) from None
 
     def failure(self, error: BpfOomError) -> dict[str, Any]:
         return {"failed": True, "changed": False, "msg": str(error), "details": error.details}

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a host can do, read by the real libbpf from BTF that the real clang made, in a tree of our own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._capability import KFUNCS, Capability, read_capability
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._compiler import compile_bundle, find_toolchain
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._libbpf import KIND_DATASEC, Library, verifier_reason
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Paths
+
+import pytest
+
+STRUCTS = """
+struct bpf_oom_ops { int (*handle_out_of_memory)(void *); char name[64]; } oom;
+struct bpf_psi_ops { int (*init)(void *); void (*handle_psi_event)(void *); } psi;
+const volatile unsigned long long limit = 7;
+const volatile int below = -2;
+const volatile char word[8] = "word";
+"""
+
+
+def kernel(source: str) -> bytes:
+    return compile_bundle("kernel", {"kernel.c": source}, "kernel.c", find_toolchain())
+
+
+@pytest.fixture(scope="module")
+def lib() -> Library:
+    # Reading BTF works with any libbpf 1.x; loading is what needs a later one.
+    return Library(minimum=(1, 0))
+
+
+@pytest.fixture(scope="module")
+def capable() -> bytes:
+    functions = sorted({name for names in KFUNCS.values() for name in names})
+    return kernel(STRUCTS + "".join(f"int {name}(void) {{ return 0; }}\n" for name in functions))
+
+
+@pytest.fixture
+def tree(tmp_path: Path, capable: bytes) -> Path:
+    files = {
+        "proc/sys/kernel/osrelease": "6.12.0-test\n",
+        "proc/cmdline": "root=/dev/vda quiet\n",
+        "proc/mounts": "bpf /sys/fs/bpf bpf rw 0 0\n",
+        "proc/pressure/memory": "some avg10=0.00\n",
+        "sys/fs/cgroup/cgroup.controllers": "cpu io memory pids\n",
+        "sys/kernel/security/lockdown": "[none] integrity confidentiality\n",
+        "sys/kernel/btf/vmlinux": "",
+    }
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (tmp_path / "sys/kernel/btf/vmlinux").write_bytes(capable)
+    return tmp_path
+
+
+def read(tree: Path, lib: Library) -> Capability:
+    return read_capability(Paths(str(tree)), lib, None)
+
+
+def test_a_capable_host(tree: Path, lib: Library) -> None:
+    found = read(tree, lib)
+    assert found.problems == []
+    assert found.report()["oom"] is True
+    assert found.report()["psi"] is True
+    assert found.structs["bpf_oom_ops"] == ["handle_out_of_memory", "name"]
+    assert not found.has("psi", "handle_cgroup_online")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "identity", "says"),
+    [
+        ("proc/cmdline", "quiet linuxmm.bpf_oom=off\n", "off", "switched off.*boot without that word"),
+        ("proc/mounts", "tmpfs /tmp tmpfs rw 0 0\n", "bpffs", "No BPF file system.*mount it"),
+        ("sys/fs/cgroup/cgroup.controllers", "cpu pids\n", "memcg", "memory controller.*boot"),
+        ("sys/fs/cgroup/cgroup.controllers", None, "cgroup1", "not cgroup v2; boot"),
+        ("sys/kernel/btf/vmlinux", None, "btf", "no /sys/kernel/btf/vmlinux; boot"),
+        ("sys/kernel/security/lockdown", "none integrity [confidentiality]\n", "lockdown", "locked down.*boot"),
+    ],
+)
+def test_what_keeps_both_kinds_away(tree: Path, lib: Library, file: str, text: str | None, identity: str, says: str) -> None:
+    if text is None:
+        (tree / file).unlink()
+    else:
+        (tree / file).write_text(text)
+    (problem,) = read(tree, lib).problems
+    assert problem.id == identity
+    with pytest.raises(BpfOomError, match=says):
+        raise BpfOomError(problem.cause, problem.remedy)
+    assert not read(tree, lib).report()["oom"]
+    assert not read(tree, lib).report()["psi"]
+
+
+def test_psi_off_keeps_only_psi_policies_away(tree: Path, lib: Library) -> None:
+    (tree / "proc/pressure/memory").unlink()
+    found = read(tree, lib)
+    assert "PSI is off" in found.blocking("psi")[0].sentence
+    assert found.blocking("oom") == []
+
+
+def test_a_kernel_without_the_interface(tree: Path, lib: Library) -> None:
+    (tree / "sys/kernel/btf/vmlinux").write_bytes(kernel("int other;\n"))
+    found = Capability()
+    found = read(tree, lib)
+    assert [problem.kind for problem in found.problems] == ["oom", "psi"]
+    assert found.problems[0].sentence.startswith("The kernel 6.12.0-test has no struct bpf_oom_ops; boot a kernel with")
+
+
+def test_a_kernel_with_half_of_it(tree: Path, lib: Library) -> None:
+    (tree / "sys/kernel/btf/vmlinux").write_bytes(kernel(STRUCTS))
+    assert "lacks bpf_oom_kill_process" in read(tree, lib).blocking("oom")[0].sentence
+
+
+def test_btf_that_is_none(tree: Path, lib: Library) -> None:
+    (tree / "sys/kernel/btf/vmlinux").write_bytes(b"nonsense")
+    with pytest.raises(BpfOomError, match="cannot be read"):
+        read_capability(Paths(str(tree)), Library(minimum=(1, 0)), None)
+
+
+def test_libbpf_too_old() -> None:
+    with pytest.raises(BpfOomError, match=r"libbpf 1\.[0-9]+ is too old; install libbpf 99.0 or later"):
+        Library(minimum=(99, 0))
+
+
+def test_libbpf_missing(tree: Path) -> None:
+    with pytest.raises(BpfOomError, match=r"libbpf-none\.so\.1 is not installed; install libbpf 1\.5 or later") as caught:
+        Library(soname="libbpf-none.so.1")
+    (problem,) = read_capability(Paths(str(tree)), None, caught.value).problems
+    assert problem.id == "libbpf_missing"
+
+
+def test_data_is_read_by_name(tree: Path, lib: Library, tmp_path: Path) -> None:
+    btf = lib.kernel_btf(str(tree / "sys/kernel/btf/vmlinux"))
+    fields = btf.variables(btf.find(".rodata", KIND_DATASEC))
+    assert {name: field.size for name, field in fields.items()} == {"limit": 8, "below": 4, "word": 8}
+    placed = {name: field._replace(offset=0) for name, field in fields.items()}
+    assert btf.decode((7).to_bytes(8, "little"), placed["limit"]) == 7
+    assert btf.decode((-2).to_bytes(4, "little", signed=True), placed["below"]) == -2
+    assert btf.decode(b"word\0\0\0\0", placed["word"]) == "word"
+
+
+LOG = "libbpf: prog 'p': -- BEGIN PROG LOAD LOG --\n{}-- END PROG LOAD LOG --\nlibbpf: failed\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("0: (79) r1 = 5\nR1 invalid mem access 'scalar'\nprocessed 3 insns (limit 1000000)\n", "R1 invalid mem access 'scalar'"),
+        ("0: (79) r1 = 5\n12: (85) call x\n", ""),
+        ("; source line\n", ""),
+        ("", ""),
+    ],
+)
+def test_the_reason_in_a_verifier_log(body: str, reason: str) -> None:
+    assert verifier_reason(LOG.format(body)) == reason
+
+
+def test_no_verifier_log() -> None:
+    assert verifier_reason("libbpf: something else\n") == ""

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The boot CLI: its arguments, and what it does on a host where nothing is."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._cli import DRIFT, ERROR, OK, main, parser
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import Engine, boot_unit
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Paths
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._store import Store
+from ansible_collections.linuxmm.bpf_oom.tests.unit.plugins.module_utils.common import manifest
+
+import pytest
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    for name in ("var/lib", "run", "proc", "etc/systemd/system/multi-user.target.wants"):
+        (tmp_path / name).mkdir(parents=True)
+    return Paths(str(tmp_path))
+
+
+@pytest.fixture
+def no_root() -> Iterator[None]:
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    yield
+    os.seteuid(user)
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["apply", "--json"], ["status", "--xml"]])
+def test_wrong_arguments(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("arguments", [["apply"], ["status"], ["status", "--json"], ["unload"], ["verify"]])
+def test_right_arguments(arguments: list[str]) -> None:
+    assert parser().parse_args(arguments).command == arguments[0]
+
+
+@pytest.mark.usefixtures("no_root")
+@pytest.mark.parametrize("command", ["apply", "status", "verify"])
+def test_only_root(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command], Engine(Paths("/"))) == ERROR
+    assert "only root" in capsys.readouterr().err.lower()
+
+
+def as_root() -> None:
+    if os.geteuid() != 0:
+        pytest.fail("these tests read what only root may read: run them as root")
+
+
+def test_nothing_there(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    as_root()
+    assert main(["apply"], Engine(paths)) == OK
+    assert "active: none" in capsys.readouterr().out
+    assert main(["verify"], Engine(paths)) == OK
+    assert main(["unload"], Engine(paths)) == OK
+    assert main(["status", "--json"], Engine(paths)) == OK
+    report = json.loads(capsys.readouterr().out.split("\n", 1)[1])
+    assert report["policies"] == {}
+    assert report["boot_unit"] == {"installed": False, "enabled": False}
+
+
+def test_what_is_persisted_but_not_loaded_is_drift_and_a_failure(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    as_root()
+    Store(paths).switch([manifest()])
+    assert main(["verify"], Engine(paths)) == DRIFT
+    assert "leaf: it is not loaded" in capsys.readouterr().out
+    assert main(["apply"], Engine(paths)) == ERROR
+    assert "leaf was not loaded: " in capsys.readouterr().err
+    assert Store(paths).read_set().manifests == {"leaf": manifest()}
+
+
+def test_a_damaged_manifest_fails_and_stays(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    as_root()
+    Store(paths).switch([manifest()])
+    file = next(Path(paths.state, "sets").rglob("leaf.json"))
+    file.write_text("{")
+    assert main(["apply"], Engine(paths)) == ERROR
+    assert "is damaged" in capsys.readouterr().err
+    assert file.read_text() == "{"
+
+
+def test_the_off_switch(paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    as_root()
+    (tmp_path / "proc/cmdline").write_text("quiet linuxmm.bpf_oom=off\n")
+    (tmp_path / "proc/sys/kernel").mkdir(parents=True)
+    (tmp_path / "proc/sys/kernel/osrelease").write_text("6.12\n")
+    Store(paths).switch([manifest()])
+    assert main(["apply"], Engine(paths)) == OK
+    assert "linuxmm.bpf_oom=off" in capsys.readouterr().out
+
+
+def test_the_boot_unit_is_read_from_disk(paths: Paths, tmp_path: Path) -> None:
+    unit = tmp_path / "etc/systemd/system/bpf-oom.service"
+    unit.write_text("")
+    assert boot_unit(paths) == {"installed": True, "enabled": False}
+    (unit.parent / "multi-user.target.wants/bpf-oom.service").symlink_to(unit)
+    assert boot_unit(paths) == {"installed": True, "enabled": True}

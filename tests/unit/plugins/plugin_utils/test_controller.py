@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The controller's part, with the real library of policies and the real clang."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
+from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._policies import Resolver, library_names, read_bundle
+from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._zipapp import build
+
+import pytest
+
+
+@pytest.fixture
+def resolver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Resolver:
+    monkeypatch.setenv("BPF_OOM_CACHE", str(tmp_path / "cache"))
+    return Resolver("controller", lambda src: str(tmp_path / src))
+
+
+def test_every_policy_of_the_library_resolves(resolver: Resolver) -> None:
+    request = resolver.request({name.replace("_", "-"): {"policy": name} for name in library_names()})
+    assert [policy["program"] for policy in request["policies"].values()] == library_names()
+    assert set(resolver.blobs) == {policy["inputs"] for policy in request["policies"].values()}
+
+
+def test_the_host_mode_sends_sources(tmp_path: Path) -> None:
+    resolver = Resolver("host", str)
+    policy = resolver.request({"a": {"policy": "largest_leaf"}})["policies"]["a"]
+    assert "inputs" not in policy
+    assert list(resolver.blobs) == [policy["bundle"]]
+    assert policy["main"] == "policy.bpf.c"
+
+
+def test_a_source_brings_the_headers_beside_it(tmp_path: Path) -> None:
+    for name in ("own.bpf.c", "own.h", "README"):
+        (tmp_path / name).write_text("")
+    assert {"own.bpf.c", "own.h", "include/bpf_oom/policy.h"} <= set(read_bundle(tmp_path / "own.bpf.c"))
+    assert "README" not in read_bundle(tmp_path / "own.bpf.c")
+
+
+def test_absent_needs_no_policy(resolver: Resolver) -> None:
+    assert resolver.request({"a": {"state": "absent"}}) == {"policies": {}, "absent": ["a"], "blobs": {}}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "says"),
+    [
+        ("Bad", {"policy": "largest_leaf"}, "no policy name"),
+        ("a", "largest_leaf", "no description of a policy"),
+        ("a", {}, "needs either 'policy' or 'src'"),
+        ("a", {"policy": "largest_leaf", "src": "x"}, "needs either 'policy' or 'src'"),
+        ("a", {"policy": "nonsense"}, "no policy 'nonsense' in the library; use one of .*largest_leaf"),
+        ("a", {"policy": "../../etc"}, "no policy"),
+        ("a", {"policy": "largest_leaf", "colour": 1}, "no option 'colour'"),
+        ("a", {"policy": "largest_leaf", "kind": "psi"}, "of kind oom, not psi"),
+        ("a", {"policy": "largest_leaf", "order": "first"}, "order is 'first'"),
+        ("a", {"policy": "largest_leaf", "order": True}, "order is True"),
+        ("a", {"policy": "largest_leaf", "state": "gone"}, "state is 'gone'"),
+        ("a", {"policy": "largest_leaf", "params": {"nonsense": 1}}, "no parameter 'nonsense'; use one of"),
+        ("a", {"policy": "largest_leaf", "params": [1]}, "give a dictionary"),
+        ("a", {"policy": "pressure_oom", "params": {"threshold_us": 2000000}}, "threshold_us <= window_us"),
+        ("a", {"policy": "pressure_oom", "params": {"window_us": 10000001}}, "from 1 to 10000000"),
+        ("a", {"policy": "pressure_oom", "params": {"cgroup": "relative"}}, "not absolute"),
+        ("a", {"src": "own.bpf.c"}, "give kind: oom or kind: psi"),
+    ],
+)
+def test_refused_on_the_controller(resolver: Resolver, tmp_path: Path, name: str, given: Any, says: str) -> None:
+    (tmp_path / "own.bpf.c").write_text("")
+    with pytest.raises(BpfOomError, match=says) as caught:
+        resolver.request({name: given})
+    assert str(caught.value).startswith(f"Policy '{name}': ")
+    assert "\n" not in str(caught.value)
+    assert resolver.blobs == {}
+
+
+def test_the_wrong_module_for_a_kind(resolver: Resolver) -> None:
+    with pytest.raises(BpfOomError, match="kind psi; manage it with the module psi_policy"):
+        resolver.request({"a": {"policy": "pressure_oom"}}, "oom")
+
+
+def test_a_source_that_does_not_compile(resolver: Resolver, tmp_path: Path) -> None:
+    (tmp_path / "own.bpf.c").write_text("nonsense\n")
+    with pytest.raises(BpfOomError, match=r"own\.bpf\.c does not compile: own\.bpf\.c:1:1: error: ") as caught:
+        resolver.request({"a": {"src": "own.bpf.c", "kind": "oom"}})
+    assert caught.value.details
+
+
+def test_the_command_is_the_same_bytes_and_runs(tmp_path: Path) -> None:
+    archive = build()
+    assert archive == build()
+    file = tmp_path / "bpf-oom.pyz"
+    file.write_bytes(archive)
+    assert "bpf_oom/_cli.py" in zipfile.ZipFile(file).namelist()
+    done = subprocess.run([sys.executable, "-I", str(file), "--help"], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert "apply" in done.stdout
