@@ -6,7 +6,7 @@
     machine.py create NAME [--json]       start a machine and wait until it answers
     machine.py ssh NAME [COMMAND...]      run a command in it, or log in
     machine.py inventory NAME             an inventory of it, for ansible-playbook --inventory
-    machine.py list | log NAME | scan NAME | destroy NAME
+    machine.py list | log NAME | scan NAME | reboot NAME | destroy NAME
 
 A machine is a directory under the cache: a disk overlay, the serial log, a QMP socket. The first machine of a kind boots; its
 state is saved, and every later one starts from there in seconds. Such machines share what the saved one knew: its random
@@ -34,12 +34,12 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import accel
-
 import image
 
 COMMAND_LINE = "console=ttyS0 root=/dev/vda rw net.ifnames=0 loglevel=5 systemd.show_status=0"
 BOOT_LIMIT = 900  # seconds: an emulated boot takes half a minute on two idle cores
 RESUME_LIMIT = 120
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 # What a healthy kernel never writes. "Call Trace" is not among them: every OOM report has one.
 SPLATS = re.compile(
     r"\bWARNING: |\bBUG: |kernel BUG at|\bOops\b|general protection fault|Kernel panic|refcount_t: |UBSAN: "
@@ -261,6 +261,20 @@ class Machine:
         except OSError:
             return False
 
+    def reboot(self) -> None:
+        """Restart it, and wait until it has booted anew."""
+        boot = self.run(["cat", BOOT_ID]).stdout
+        # The connection may break before the command has told its end.
+        self.run(["systemctl", "reboot"], check=False)
+        deadline = time.monotonic() + BOOT_LIMIT
+        while time.monotonic() < deadline:
+            if self._answers():
+                now = self.run(["cat", BOOT_ID], check=False)
+                if now.returncode == 0 and now.stdout != boot:
+                    return self.wait()
+            time.sleep(0.2)
+        fail(f"{self.name} did not come back from the reboot within {BOOT_LIMIT} s")
+
     def stop(self) -> None:
         pid = self.pid()
         if pid is None:
@@ -289,7 +303,6 @@ class Machine:
             shutil.copyfile(self.serial, logs / f"{self.name}.serial.log")
         if self.directory.exists():
             shutil.rmtree(self.directory)
-
 
     def copy(self, files: list[pathlib.Path], target: str) -> None:
         """Put files into a directory of the machine."""
@@ -401,7 +414,7 @@ def main() -> int:
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("image")
     verbs.add_parser("list")
-    for verb in ("create", "destroy", "log", "scan", "inventory", "ssh"):
+    for verb in ("create", "destroy", "reboot", "log", "scan", "inventory", "ssh"):
         verbs.add_parser(verb).add_argument("name")
     creating = verbs.choices["create"]
     creating.add_argument("--memory", type=int, default=1024, help="MiB")
@@ -444,6 +457,8 @@ def act(options: argparse.Namespace) -> int:
     machine = Machine(options.name)
     if options.verb == "destroy":
         machine.destroy()
+    elif options.verb == "reboot":
+        machine.reboot()
     elif options.verb == "log":
         print(machine.log(), end="")
     elif options.verb == "inventory":

@@ -10,8 +10,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from testinfra.host import Host
+
+import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "shared"))
 

@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pytest
+from conftest import Scenario
 from testinfra.host import Host
 
-from conftest import Scenario
+import pytest
 from machine import Machine, splats
 from proofs import Expectation, dead, failures, judge
 
@@ -21,7 +21,7 @@ PRESSURE = Expectation(victims=("hog",), policy=POLICY, constraint="CONSTRAINT_B
 Status = Callable[[Host], dict[str, Any]]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def unloaded(host: Host) -> Iterator[None]:
     host.check_output("bpf-oom unload")
     yield
@@ -57,22 +57,23 @@ def test_pressure_kills_the_hog(host: Host, scenario: Scenario, status: Status) 
 
 
 @pytest.mark.usefixtures("unloaded")
-def test_without_policies_the_kernel_kills_another_and_the_proof_fails(host: Host, scenario: Scenario, status: Status) -> None:
-    assert not any(policy["active"] for policy in status(host)["policies"].values())
-    report = scenario("oom")
-    assert dead(report)[0]["name"] == "cg1"
-    assert {kill["policy"] for kill in report["kills"]} == {"default"}
-    broken = failures(judge(report, OOM))
-    assert any("names policy" in claim for claim in broken)
-    assert any("nobody else" in claim for claim in broken)
+class TestUnloaded:
+    """What happens without our policies; and the proof of the tests above must then fail."""
 
+    def test_the_kernel_kills_another_and_the_proof_fails(self, host: Host, scenario: Scenario, status: Status) -> None:
+        assert not any(policy["active"] for policy in status(host)["policies"].values())
+        report = scenario("oom")
+        assert dead(report)[0]["name"] == "cg1"
+        assert {kill["policy"] for kill in report["kills"]} == {"default"}
+        broken = failures(judge(report, OOM))
+        assert any("names policy" in claim for claim in broken)
+        assert any("nobody else" in claim for claim in broken)
 
-@pytest.mark.usefixtures("unloaded")
-def test_without_policies_pressure_kills_nobody_and_the_proof_fails(scenario: Scenario) -> None:
-    report = scenario("pressure")
-    assert dead(report) == []
-    assert report["stalled_us"] > 1_000_000
-    assert any("SIGKILL" in claim for claim in failures(judge(report, PRESSURE)))
+    def test_pressure_kills_nobody_and_the_proof_fails(self, scenario: Scenario) -> None:
+        report = scenario("pressure")
+        assert dead(report) == []
+        assert report["stalled_us"] > 1_000_000
+        assert any("SIGKILL" in claim for claim in failures(judge(report, PRESSURE)))
 
 
 def test_policies_are_loaded_again(host: Host, status: Status) -> None:

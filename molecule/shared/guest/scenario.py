@@ -13,6 +13,7 @@ Runs as root in a test machine and prints one JSON report.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import json
 import mmap
@@ -135,7 +136,8 @@ class Log:
 
     def read(self) -> tuple[list[str], bool]:
         """The lines since, and whether some were lost."""
-        lines, lost = [], False
+        lines: list[str] = []
+        lost = False
         while True:
             try:
                 record = os.read(self._handle, 8192).decode(errors="replace")
@@ -191,12 +193,16 @@ def witnessed(since: int) -> list[dict[str, Any]]:
     return [record for record in records if record["ns"] >= since]
 
 
+def empty(tree: pathlib.Path) -> bool:
+    return not fields(tree / "cgroup.events")["populated"]
+
+
 def clean() -> None:
     """End all processes of earlier runs and remove their cgroups, deepest first."""
     scratch = [OOM_TREE, *(PRESSURE_TREE / name for name, _mib, _adj in PRESSURE_TABLE)]
     for tree in (path for path in scratch if path.exists()):
         (tree / "cgroup.kill").write_text("1")
-        wait_for(lambda tree=tree: not fields(tree / "cgroup.events")["populated"], f"{tree} to be empty")
+        wait_for(functools.partial(empty, tree), f"{tree} to be empty")
         for directory, _names, _files in os.walk(tree, topdown=False):
             os.rmdir(directory)
 
@@ -218,7 +224,7 @@ def let_run(processes: list[Process], enough: Callable[[], bool]) -> None:
 
     for process in processes:
         process.thaw()
-        wait_for(lambda process=process: look(process), f"{process.name} to fill {process.mib} MiB or to die")
+        wait_for(functools.partial(look, process), f"{process.name} to fill {process.mib} MiB or to die")
 
 
 def stalled() -> int:
