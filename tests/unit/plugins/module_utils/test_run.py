@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Requests carried out on a host that can persist but not load: what is sent, persisted, compared and removed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._compiler import compile_bundle, find_toolchain, input_digest
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import Engine
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._manifest import bundle_digest, digest
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Paths
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._run import run
+
+import pytest
+
+FILES = {"own.bpf.c": "int f(void) { return 1; }\n"}
+PARAMS = {"limit": {"type": "u32", "value": 3}}
+
+
+class Host:
+    """An empty host, and somebody who sends it what it asks for."""
+
+    def __init__(self, root: Path) -> None:
+        for name in ("var/lib", "run"):
+            (root / name).mkdir(parents=True)
+        self.root = root
+        self.paths = Paths(str(root))
+        self.blobs: dict[str, bytes] = {}
+
+    def by_controller(self, **changes: Any) -> dict[str, Any]:
+        toolchain = find_toolchain()
+        data = compile_bundle("own.bpf.c", FILES, "own.bpf.c", toolchain)
+        inputs = input_digest("own.bpf.c", bundle_digest(FILES), toolchain.identity)
+        self.blobs[inputs] = data
+        known = {"compiler": toolchain.identity, "inputs": inputs, "object": digest(data)}
+        return {**self.by_host(), **known, **changes}
+
+    def by_host(self) -> dict[str, Any]:
+        text = json.dumps(sorted(FILES.items())).encode()
+        self.blobs[digest(text)] = text
+        common = {"kind": "oom", "order": 100, "program": "own.bpf.c", "source": "src", "params": PARAMS}
+        return {**common, "bundle": digest(text), "main": "own.bpf.c"}
+
+    def ask(self, policies: dict[str, Any], check: bool = False, **changes: Any) -> dict[str, Any]:
+        request = {"state": "present", "exclusive": True, "on_incapable": "persist_only", "policies": policies, "absent": []}
+        return run({**request, "blobs": {}, **changes}, check, Engine(self.paths))
+
+    def ensure(self, policies: dict[str, Any], check: bool = False, **changes: Any) -> dict[str, Any]:
+        """What the action plugin does: call, send what is needed, call again."""
+        result = self.ask(policies, check, **changes)
+        if "needs" not in result:
+            return result
+        sent = {}
+        for name in result["needs"]:
+            (self.root / name).write_bytes(self.blobs[name])
+            sent[name] = str(self.root / name)
+        return self.ask(policies, check, blobs=sent, **changes)
+
+    def tree(self) -> list[str]:
+        return sorted(str(path.relative_to(self.root)) for path in (self.root / "var").rglob("*"))
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    if os.geteuid() != 0:
+        pytest.fail("the engine is for root: run these tests as root")
+    return Host(tmp_path)
+
+
+@pytest.mark.parametrize("where", ["by_controller", "by_host"])
+def test_the_four_steps(host: Host, where: str) -> None:
+    policies = {"own": getattr(host, where)()}
+    before = host.tree()
+    assert host.ensure(policies, check=True)["changed"] is True
+    assert host.tree() == before
+
+    first = host.ensure(policies)
+    assert first["changed"] is True
+    assert first["diff"]["before"] == ""
+    assert "  limit: 3\n  persisted: yes\n  loaded: no\n" in first["diff"]["after"]
+    assert first["policies"]["own"]["persisted"] is True
+    assert first["policies"]["own"]["active"] is False
+    assert first["policies"]["own"]["why"]
+    assert "is not loaded" in first["warnings"][0]
+
+    again = host.ask(policies)
+    assert "needs" not in again, "one call must do when nothing changed"
+    assert again["changed"] is False
+    assert again["diff"]["before"] == again["diff"]["after"]
+    assert host.ask(policies, check=True)["changed"] is False
+
+
+def test_the_first_call_says_what_the_host_lacks(host: Host) -> None:
+    policy = host.by_controller()
+    assert host.ask({"a": policy, "b": policy}) == {"changed": False, "needs": [policy["inputs"]]}
+    policy = host.by_host()
+    assert host.ask({"a": policy, "b": policy}) == {"changed": False, "needs": [policy["bundle"]]}
+
+
+def test_an_incapable_host_is_refused(host: Host) -> None:
+    before = host.tree()
+    with pytest.raises(BpfOomError, match="; "):
+        host.ensure({"own": host.by_controller()}, on_incapable="fail")
+    with pytest.raises(BpfOomError, match="; "):
+        host.ensure({"own": host.by_controller()}, check=True, on_incapable="fail")
+    assert host.tree() == before
+
+
+def test_an_incapable_host_is_skipped(host: Host) -> None:
+    before = host.tree()
+    result = host.ensure({"own": host.by_controller()}, on_incapable="skip")
+    assert result["changed"] is False
+    assert result["warnings"][0].startswith("Nothing was done on this host: ")
+    assert host.tree() == before
+
+
+def test_a_changed_parameter_shows(host: Host) -> None:
+    host.ensure({"own": host.by_controller()})
+    changed = {"own": host.by_controller(params={"limit": {"type": "u32", "value": 4}})}
+    foretold = host.ensure(changed, check=True)
+    done = host.ensure(changed)
+    assert foretold["changed"] is done["changed"] is True
+    assert foretold["diff"] == done["diff"]
+    assert "  limit: 3\n" in done["diff"]["before"]
+    assert "  limit: 4\n" in done["diff"]["after"]
+
+
+def test_exclusive_drops_and_otherwise_the_rest_stays(host: Host) -> None:
+    policy = host.by_controller()
+    host.ensure({"a": policy})
+    assert set(host.ensure({"b": policy}, exclusive=False)["policies"]) == {"a", "b"}
+    assert set(host.ensure({}, exclusive=False, absent=["a"])["policies"]) == {"b"}
+    assert host.ensure({}, exclusive=False, absent=["a"])["changed"] is False
+    assert set(host.ensure({"c": policy})["policies"]) == {"c"}
+
+
+@pytest.mark.parametrize("file", ["*.o", "own.json"])
+@pytest.mark.parametrize("text", [b"damaged", None])
+def test_what_is_damaged_or_removed_is_healed(host: Host, file: str, text: bytes | None) -> None:
+    policies = {"own": host.by_controller()}
+    host.ensure(policies)
+    (damaged,) = [path for path in Path(host.paths.state).rglob(file) if "current" not in path.parts]
+    whole = damaged.read_bytes()
+    damaged.unlink()
+    if text is not None:
+        damaged.write_bytes(text)
+        damaged.chmod(0o600)
+    assert host.ensure(policies, check=True)["changed"] is True
+    assert host.ensure(policies)["changed"] is True
+    assert damaged.read_bytes() == whole
+    assert host.ensure(policies)["changed"] is False
+
+
+def test_what_arrives_damaged_is_refused(host: Host) -> None:
+    policy = host.by_controller()
+    host.blobs[policy["inputs"]] = b"damaged"
+    before = host.tree()
+    with pytest.raises(BpfOomError, match="is damaged; run again"):
+        host.ensure({"own": policy})
+    assert host.tree() == before
+
+
+def test_a_source_that_does_not_compile_here_changes_nothing(host: Host) -> None:
+    host.ensure({"own": host.by_host()})
+    before = host.tree()
+    text = json.dumps([["own.bpf.c", "nonsense\n"]]).encode()
+    host.blobs[digest(text)] = text
+    with pytest.raises(BpfOomError, match="does not compile"):
+        host.ensure({"own": {**host.by_host(), "bundle": digest(text)}})
+    assert host.tree() == before
+
+
+def test_absent_leaves_nothing(host: Host) -> None:
+    host.ensure({"own": host.by_controller()})
+    assert host.ask({}, check=True, state="absent")["changed"] is True
+    assert host.ask({}, state="absent")["changed"] is True
+    assert host.tree() == ["var/lib"]
+    assert not Path(host.paths.run).exists()
+    assert host.ask({}, state="absent")["changed"] is False
