@@ -17,6 +17,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
@@ -78,26 +79,33 @@ class Times:
             print(f"  {title:<{width}}  {int(seconds) // 60:>2} min {seconds % 60:04.1f} s", flush=True)
 
 
+def patient(title: str, command: list[str]) -> str:
+    """Run a command that shows its own progress and, when interrupted, ends what it has started; its standard output."""
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output)
+        try:
+            status = process.wait()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+        if status:
+            raise DemoError(f"{title}: ended with status {status}")
+        output.seek(0)
+        return output.read()
+
+
 def step(name: str, title: str, estimate: int, command: list[str]) -> str:
     """Run a command with progress on the screen; its output."""
     log = image.cache_root() / "logs" / f"demo-{name}.log"
     words = [str(STEP), "--name", f"demo-{name}", "--title", title, "--estimate", str(estimate), "--log", str(log), "--"]
-    process = subprocess.Popen([*words, *command], stdin=subprocess.DEVNULL)
-    try:
-        status = process.wait()
-    except BaseException:
-        # It ends what it has started, by itself and within its own limit.
-        process.terminate()
-        process.wait()
-        raise
-    if status:
-        raise DemoError(f"the step '{title}' failed with status {status}")
+    patient(title, [*words, *command])
     return log.read_text(errors="replace")
 
 
 def play(machine: Machine, name: str, title: str, estimate: int, *options: str) -> tuple[int, list[str]]:
     """Run the fleet's playbook; how many tasks changed something, and the lines of all diffs."""
-    inventories = [f"--inventory={machine.directory / 'inventory.json'}", f"--inventory={SHARED / 'fleet.yml'}"]
+    inventories = [f"--inventory={machine.directory / 'inventory.json'}", f"--inventory={SHARED / 'inventory/fleet.yml'}"]
     command = ["ansible-playbook", *inventories, "--diff", *options, str(SHARED / "converge.yml")]
     output = step(name, title, estimate, ["env", "ANSIBLE_NOCOLOR=1", "ANSIBLE_TIMEOUT=120", *command])
     recap = re.search(rf"^{NAME}\s+: .*changed=(\d+)", output, re.MULTILINE)
@@ -155,12 +163,10 @@ def prepare(times: Times) -> Machine:
             "The kernel is Debian's 6.12 source with our patches: BPF programs may decide who dies when memory runs out. It "
             "is built once and then found in the cache, and so is the machine's disk image."
         )
-        build = subprocess.run([str(image.repository() / "kernel/build")], stdout=subprocess.PIPE, text=True, check=False)
-        if build.returncode:
-            raise DemoError("the kernel could not be built")
-        print(f"    kernel {(pathlib.Path(build.stdout.strip()) / 'release').read_text().strip()}", flush=True)
         script = str(SHARED / "machine.py")
         step("image", "Debian 13 image", 75, [sys.executable, script, "image"])
+        built = pathlib.Path(patient("Build the kernel", [str(image.repository() / "kernel/build")]).strip())
+        print(f"    kernel {(built / 'release').read_text().strip()}", flush=True)
         step("machine", "Boot the machine, or resume a saved one", 60, [sys.executable, script, "create", NAME])
         machine = Machine(NAME)
         machine.copy(sorted((SHARED / "guest").glob("*.py")), TARGET)

@@ -48,6 +48,7 @@ MASKED = (
     "fstrim.timer",
     "getty@tty1.service",
     "ldconfig.service",
+    "modprobe@.service",
     "serial-getty@ttyS0.service",
     "systemd-firstboot.service",
     "systemd-hwdb-update.service",
@@ -56,7 +57,9 @@ MASKED = (
     "systemd-pcrlock-make-policy.service",
     "systemd-update-done.service",
     "systemd-udev-settle.service",
+    "systemd-modules-load.service",
     "systemd-sysusers.service",
+    "user@.service",
 )
 # QEMU's user network always has this shape, and the one card is there before init runs: no daemon needed.
 NETWORK_UNIT = """\
@@ -114,7 +117,10 @@ def repository() -> pathlib.Path:
 
 
 def as_root(arguments: list[str]) -> list[str]:
-    return arguments if os.geteuid() == 0 else ["sudo", "--", *arguments]
+    if os.geteuid() == 0:
+        return arguments
+    # Without a terminal of its own sudo must not wait for a password that nobody can type.
+    return ["sudo", *([] if sys.stdin.isatty() else ["--non-interactive"]), "--", *arguments]
 
 
 def apt_settings() -> list[str]:
@@ -209,6 +215,8 @@ def image() -> pathlib.Path:
         missing = [tool for tool in ("mmdebstrap", "mke2fs", "ssh-keygen") if not shutil.which(tool, path=_path())]
         if missing:
             raise SystemExit(f"cannot build the machine image, missing: {', '.join(missing)}; run tests/tools/setup")
+        if subprocess.run(as_root(["true"]), check=False).returncode:
+            raise SystemExit("building the machine image needs root: run 'make image' in a terminal, it asks for the password")
         print("building the Debian 13 image (about a minute)", file=sys.stderr, flush=True)
         build(target)
     return target

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import sys
 from collections.abc import Callable
@@ -17,14 +16,6 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "shared"))
 
 Scenario = Callable[[str], dict[str, Any]]
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """The scenario verifies more than once: each time into a file of its own."""
-    results = os.environ.get("BPF_OOM_RESULTS")
-    if results:
-        number = len(list(pathlib.Path(results).glob("molecule*.xml"))) + 1
-        config.option.xmlpath = f"{results}/molecule-{number}.xml"
 
 
 @pytest.fixture(scope="session")
