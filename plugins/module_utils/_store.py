@@ -136,7 +136,8 @@ def _read(name: str, dir_fd: int, shown: str) -> bytes:
 
 def write_atomic(name: str, data: bytes, dir_fd: int, mode: int = 0o600) -> None:
     """The whole new file or the old one, also after a power cut."""
-    temporary = f".{name}.{os.getpid()}"
+    # One name, so that what a crash left is taken away by the next writer.
+    temporary = f".{name}.new"
     _unlink(temporary, dir_fd)
     number = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=dir_fd)
     with os.fdopen(number, "wb") as file:
@@ -266,7 +267,7 @@ class Store:
         with self._made() as top:
             with self._made("sets") as sets:
                 os.fsync(sets)
-            temporary = f".current.{os.getpid()}"
+            temporary = ".current.new"
             _unlink(temporary, top)
             os.symlink(f"sets/{name}", temporary, dir_fd=top)
             os.rename(temporary, "current", src_dir_fd=top, dst_dir_fd=top)

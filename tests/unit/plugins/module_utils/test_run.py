@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +182,45 @@ def test_absent_leaves_nothing(host: Host) -> None:
     assert host.tree() == ["var/lib"]
     assert not Path(host.paths.run).exists()
     assert host.ask({}, state="absent")["changed"] is False
+
+
+def killed_at(call: int, host: Host, policies: dict[str, Any]) -> bool:
+    """Whether a child that is killed at its n-th call into the file system was killed before it was done."""
+
+    def deadly(function: Any) -> Any:
+        def counted(*arguments: Any, **options: Any) -> Any:
+            nonlocal call
+            if call == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            call -= 1
+            return function(*arguments, **options)
+
+        return counted
+
+    child = os.fork()
+    if child == 0:
+        for name in ("open", "mkdir", "fsync", "rename", "symlink", "unlink", "rmdir"):
+            setattr(os, name, deadly(getattr(os, name)))
+        try:
+            host.ensure(policies)
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def test_killed_anywhere_it_leaves_the_old_or_the_new(host: Host) -> None:
+    old, new = ({"own": host.by_controller(params={"limit": {"type": "u32", "value": value}})} for value in (3, 4))
+    seen = set()
+    for call in range(200):
+        host.ensure(old)
+        killed = killed_at(call, host, new)
+        stored = Engine(host.paths).store.read_set()
+        assert (stored.problem, stored.broken) == ("", {})
+        assert Engine(host.paths).store.object_problem(stored.manifests["own"]) == ""
+        seen.add((killed, stored.manifests["own"].params["limit"]["value"]))
+        host.ensure(new)
+        assert host.ensure(new)["changed"] is False
+        assert not [name for name in host.tree() if "/." in name], "a temporary file stayed"
+        if not killed:
+            break
+    assert seen == {(True, 3), (True, 4), (False, 4)}
