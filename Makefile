@@ -22,7 +22,7 @@ image: ## the Debian 13 machine image; prints where it is
 demo: ## from nothing to a kill by a policy, explained; KEEP=1 leaves the machine up
 	@$(ENV) python molecule/shared/demo.py
 
-lint: ## every static check; builds the kernel first, for its checkpatch
+lint: ## every static check; the first run builds the kernel, for its checkpatch
 	@$(TIERS) lint
 
 unit: ## ansible-test units
