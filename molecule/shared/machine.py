@@ -183,6 +183,8 @@ class Machine:
             "ansible_ssh_args": "-o ControlMaster=auto -o ControlPersist=120s",
             "ansible_pipelining": True,
             "ansible_python_interpreter": "/usr/bin/python3",
+            # Known here; else the package action gathers facts to find out.
+            "ansible_package_use": "ansible.builtin.apt",
         }
 
     def qmp(self) -> Qmp:
