@@ -6,9 +6,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from testinfra.host import Host
-
 import pytest
+from testinfra.host import Host
 
 
 @pytest.fixture(scope="module")

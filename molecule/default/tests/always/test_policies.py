@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
 from conftest import Scenario
 from testinfra.host import Host
 
-import pytest
 from machine import Machine, splats
 from proofs import Expectation, dead, failures, judge
 

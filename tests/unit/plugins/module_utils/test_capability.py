@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._capability import KFUNCS, Capability, read_capability
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._compiler import compile_bundle, find_toolchain
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._libbpf import KIND_DATASEC, Library, verifier_reason
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Paths
-
-import pytest
 
 STRUCTS = """
 struct bpf_oom_ops { int (*handle_out_of_memory)(void *); char name[64]; } oom;

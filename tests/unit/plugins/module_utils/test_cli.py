@@ -8,13 +8,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._cli import DRIFT, ERROR, OK, main, parser
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import Engine, boot_unit
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Paths
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._store import Store
 from ansible_collections.linuxmm.bpf_oom.tests.unit.plugins.module_utils.common import manifest
-
-import pytest
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._compiler import (
     Toolchain,
     compile_bundle,
@@ -13,8 +14,6 @@ from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._compiler import (
     input_digest,
 )
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
-
-import pytest
 
 GOOD = {
     "a.bpf.c": '#include "a.h"\nconst volatile unsigned limit = LIMIT;\nint use(void) { return limit; }\n',

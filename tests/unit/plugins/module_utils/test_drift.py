@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._drift import (
     MISSING,
     Loaded,
@@ -15,8 +16,6 @@ from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._drift import (
     waits_for,
 )
 from ansible_collections.linuxmm.bpf_oom.tests.unit.plugins.module_utils.common import manifest
-
-import pytest
 
 TAGS = {"handle": "00ff"}
 CGROUP = manifest(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._params import (
     check_cgroup_path,
@@ -12,8 +13,6 @@ from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._params import (
     check_name,
     type_params,
 )
-
-import pytest
 
 SPECS = {
     "size": {"type": "u64", "unit": "bytes", "range": [0, 1000], "default": 0},

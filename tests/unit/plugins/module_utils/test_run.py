@@ -9,14 +9,13 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._compiler import compile_bundle, find_toolchain, input_digest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import Engine
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._manifest import bundle_digest, digest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Paths
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._run import run
-
-import pytest
 
 FILES = {"own.bpf.c": "int f(void) { return 1; }\n"}
 PARAMS = {"limit": {"type": "u32", "value": 3}}

@@ -8,14 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils import _store
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._manifest import parse
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Paths
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._store import Store, host_lock
 from ansible_collections.linuxmm.bpf_oom.tests.unit.plugins.module_utils.common import OBJECT, manifest
-
-import pytest
 
 
 @pytest.fixture

@@ -9,11 +9,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._policies import Resolver, library_names, read_bundle
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._zipapp import build
-
-import pytest
 
 
 @pytest.fixture
