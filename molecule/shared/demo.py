@@ -12,7 +12,6 @@ import json
 import os
 import pathlib
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -294,8 +293,11 @@ def main() -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         if os.environ.get("KEEP") == "1" and machine.pid() is not None:
-            print(f"\nThe machine is still up. Log in:\n  {shlex.join(machine.ssh_command([]))}")
-            print(f"Remove it:\n  tests/tools/env python molecule/shared/machine.py destroy {NAME}", flush=True)
+            command = "tests/tools/env molecule/shared/machine.py"
+            print(
+                f"\nThe machine is still up.\n  log in:     {command} ssh {NAME}\n  remove it:  {command} destroy {NAME}",
+                flush=True,
+            )
         else:
             machine.destroy()
     return status
