@@ -20,6 +20,10 @@ def test_four_steps_of_every_module_ran_to_the_end(host: Host) -> None:
     assert host.file("/var/lib/bpf-oom-four-steps").content_string == "demo-largest-leaf demo-pressure"
 
 
+def test_refusals_ran_to_the_end(host: Host) -> None:
+    assert host.file("/var/lib/bpf-oom-refusals").content_string == "nothing was left"
+
+
 def test_boot_unit_loaded_the_policies(boot: dict[str, Any]) -> None:
     assert boot["result"] == "success"
     assert boot["policies_us"] > 0  # zero: it has not run since the kernel started
