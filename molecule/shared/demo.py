@@ -294,10 +294,9 @@ def main() -> int:
             signal.signal(number, signal.SIG_IGN)
         if os.environ.get("KEEP") == "1" and machine.pid() is not None:
             command = "tests/tools/env molecule/shared/machine.py"
-            print(
-                f"\nThe machine is still up.\n  log in:     {command} ssh {NAME}\n  remove it:  {command} destroy {NAME}",
-                flush=True,
-            )
+            print("\nThe machine is still up.")
+            for what, verb in (("log in", "ssh"), ("remove it", "destroy")):
+                print(f"  {what + ':':<10} tests/tools/env molecule/shared/machine.py {verb} {NAME}", flush=True)
         else:
             machine.destroy()
     return status
