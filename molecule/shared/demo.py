@@ -293,7 +293,6 @@ def main() -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         if os.environ.get("KEEP") == "1" and machine.pid() is not None:
-            command = "tests/tools/env molecule/shared/machine.py"
             print("\nThe machine is still up.")
             for what, verb in (("log in", "ssh"), ("remove it", "destroy")):
                 print(f"  {what + ':':<10} tests/tools/env molecule/shared/machine.py {verb} {NAME}", flush=True)
