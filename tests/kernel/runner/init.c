@@ -45,7 +45,7 @@ static void prepare(void)
 		if (mount(mounts[i].type, mounts[i].at, mounts[i].type, 0, NULL))
 			printf("kernel-tier: cannot mount %s\n", mounts[i].at);
 	}
-	put("/proc/sys/kernel/printk_devkmsg", "on");
+	put("/proc/sys/kernel/printk_devkmsg", "on\n");
 	put("/proc/sys/kernel/hung_task_timeout_secs", "30");
 	put("/proc/sys/vm/overcommit_memory", "1");
 	put("/sys/kernel/tracing/events/oom/mark_victim/enable", "1");
