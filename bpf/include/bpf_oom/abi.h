@@ -62,6 +62,8 @@ struct bpf_psi_ops {
 	int (*init)(struct bpf_psi *psi);
 	void (*handle_psi_event)(struct psi_trigger *trigger);
 	void (*handle_cgroup_free)(u64 cgroup_id);
+	/* Not in the plain first version: the loader clears it where the kernel lacks it. */
+	void (*handle_cgroup_online)(u64 cgroup_id);
 };
 
 /*
@@ -84,6 +86,11 @@ struct bpf_psi_ops {
 #define PSI_FREE(handler)						\
 	BPF_PROG(handler, u64 cgroup_id)
 
+/* A cgroup was made, possibly the next one of a service that restarts. */
+#define PSI_ONLINE_SEC	SEC("struct_ops.s/handle_cgroup_online")
+#define PSI_ONLINE(handler)						\
+	BPF_PROG(handler, u64 online_id)
+
 /* The one map of an object; its name is the policy's directory. */
 #define STRUCT_OPS_SEC	SEC(".struct_ops.link")
 
@@ -96,6 +103,13 @@ enum psi_resource {
 };
 
 #define PSI_RESOURCE_FULL	0x80000000U
+
+/*
+ * Looked at when the averages are updated, every two seconds, instead of ten times a
+ * window by a thread of its own. Only where the kernel's BTF has BPF_PSI_AVERAGES; others
+ * refuse it with -EINVAL.
+ */
+#define PSI_RESOURCE_AVERAGES	0x40000000U
 
 /*
  * A reference to the memcg whose OOM this is, the root for a global one. Whoever
@@ -135,7 +149,10 @@ static __always_inline u64 psi_event_cgroup(struct psi_trigger *trigger)
 	return trigger->cgroup_id;
 }
 
-/* Call handle_psi_event when `resource` stalls `threshold_us` within `window_us`. */
+/*
+ * Call handle_psi_event when `resource` stalls `threshold_us` within `window_us`. `psi` is
+ * what init was given, NULL in handle_cgroup_online.
+ */
 static __always_inline int psi_watch(struct bpf_psi *psi, u64 cgroup_id, u32 resource, bool full,
 				     u32 threshold_us, u32 window_us)
 {

@@ -34,6 +34,17 @@ static __always_inline void count(u64 *counter)
 	__sync_fetch_and_add(counter, 1);
 }
 
+static __always_inline void range_end(struct bpf_iter_num *it)
+{
+	bpf_iter_num_destroy(it);
+}
+
+/* A loop that the verifier looks at once, however long; its body may return. */
+#define for_range(i, from, to)						\
+	for (struct bpf_iter_num __it __attribute__((cleanup(range_end))),	\
+	     *__end __attribute__((unused)) = (bpf_iter_num_new(&__it, from, to), NULL); \
+	     ({ int *__at = bpf_iter_num_next(&__it); if (__at) i = *__at; __at; });)
+
 /* What nobody may kill: kernel threads, init, and who was excepted by -1000. */
 static __always_inline bool task_protected(struct task_struct *task)
 {

@@ -5,7 +5,8 @@
  *
  *   oom_control, mem_cgroup, cgroup_subsys_state, cgroup, kernfs_node,
  *   task_struct, signal_struct, node_stat_item       largest_leaf
- *   bpf_psi, psi_trigger, cgroup, mem_cgroup         pressure_oom
+ *   bpf_psi, psi_trigger, cgroup, mem_cgroup,
+ *   kernfs_node                                      pressure_oom
  */
 #ifndef BPF_OOM_TYPES_H
 #define BPF_OOM_TYPES_H
@@ -35,11 +36,15 @@ typedef u32 __wsum;
 #define NULL ((void *)0)
 #endif
 
+#define ENOENT			2		/* asm-generic/errno-base.h */
+#define EEXIST			17
+#define ENODEV			19
 #define OOM_SCORE_ADJ_MIN	(-1000)
 #define PF_KTHREAD		0x00200000	/* task_struct.flags */
 #define CSS_ONLINE		0x2		/* cgroup_subsys_state.flags */
 #define CSS_TASK_ITER_PROCS	0x1		/* one task per process */
 #define BPF_CGROUP_ITER_DESCENDANTS_POST 3	/* linux/bpf.h */
+#define BPF_MAP_TYPE_ARRAY	2
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -53,6 +58,13 @@ struct cgroup_subsys_state {
 
 struct kernfs_node {
 	u64 id;
+	const char *name;
+	struct kernfs_node *parent;
+};
+
+/* Since Linux 6.15 under RCU, and called so. */
+struct kernfs_node___rcu {
+	struct kernfs_node *__parent;
 };
 
 struct cgroup {

@@ -25,37 +25,64 @@ const volatile u64 min_usage;
  */
 const volatile bool count_file;
 
-/* Leaves to try when tasks of the larger ones cannot be killed. */
-#define MAX_LEAVES	8
-
 POLICY_TEXT(kill_message) = "BPF policy largest_leaf";
 
 u64 nr_kills;	/* tasks killed */
 
-/* OOM handlers run one at a time under oom_lock: globals serve as scratch space. */
-static u64 tried[MAX_LEAVES];
+/*
+ * The largest leaves, largest first; one walk over the cgroups finds so many. Only their
+ * tasks are looked at. When none of them can be killed another walk finds the next ones.
+ */
+#define MAX_LEAVES	8
+#define MAX_WALKS	64
 
-static bool leaf_tried(u64 id)
+struct leaf {
+	u64 size;
+	u64 id;		/* of the cgroup */
+};
+
+/* OOM handlers run one at a time under oom_lock: globals serve as scratch space. */
+static struct leaf leaves[MAX_LEAVES];
+static struct leaf last;	/* the smallest that was tried in vain */
+
+/* A total order: of two leaves of the same size the younger one comes first. */
+static __always_inline bool comes_before(const struct leaf *a, const struct leaf *b)
+{
+	return a->size > b->size || (a->size == b->size && a->id > b->id);
+}
+
+static __always_inline void remember(struct leaf leaf)
 {
 	int i;
 
 	for (i = 0; i < MAX_LEAVES; i++) {
-		if (tried[i] == id)
-			return true;
+		if (comes_before(&leaf, &leaves[i])) {
+			struct leaf smaller = leaves[i];
+
+			leaves[i] = leaf;
+			leaf = smaller;
+		}
 	}
-	return false;
 }
 
-static u64 leaf_size(struct mem_cgroup *memcg)
+static void consider(struct mem_cgroup *memcg)
 {
-	u64 usage = bpf_mem_cgroup_usage(memcg);
+	struct leaf leaf = { .size = bpf_mem_cgroup_usage(memcg) };
 	u64 file;
 
-	if (count_file)
-		return usage;
-	file = bpf_mem_cgroup_page_state(memcg,
-					 bpf_core_enum_value(enum node_stat_item, NR_FILE_PAGES));
-	return usage > file ? usage - file : 0;
+	/* Page cache only makes it smaller, so most leaves are done with here. */
+	if (leaf.size < min_usage || leaf.size < leaves[MAX_LEAVES - 1].size)
+		return;
+	if (!count_file) {
+		file = bpf_mem_cgroup_page_state(memcg, bpf_core_enum_value(enum node_stat_item,
+									     NR_FILE_PAGES));
+		leaf.size = leaf.size > file ? leaf.size - file : 0;
+		if (leaf.size < min_usage)
+			return;
+	}
+	leaf.id = css_cgroup_id(&memcg->css);
+	if (leaf.size && comes_before(&last, &leaf))
+		remember(leaf);
 }
 
 /*
@@ -80,18 +107,17 @@ static bool leaf_killable(struct mem_cgroup *memcg)
 	return killable;
 }
 
-/* The cgroup id of the largest leaf that may be killed and was not tried, or 0. */
-static u64 largest_leaf_in(struct mem_cgroup *scope)
+/* Fill in the largest leaves that come after `last`. */
+static void find_leaves(struct mem_cgroup *scope)
 {
 	struct cgroup_subsys_state *css;
-	u64 best = 0, best_size = 0;
 	struct bpf_iter_css it;
 
+	__builtin_memset(leaves, 0, sizeof(leaves));
 	bpf_rcu_read_lock();
 	bpf_iter_css_new(&it, &scope->css, BPF_CGROUP_ITER_DESCENDANTS_POST);
 	while ((css = bpf_iter_css_next(&it))) {
 		struct mem_cgroup *memcg;
-		u64 size;
 
 		/* The walk visits removed cgroups, too, while they hold pages. */
 		if (css->nr_descendants || !(css->flags & CSS_ONLINE))
@@ -99,20 +125,11 @@ static u64 largest_leaf_in(struct mem_cgroup *scope)
 		memcg = bpf_get_mem_cgroup(css);
 		if (!memcg)
 			continue;
-		size = leaf_size(memcg);
-		if (size >= min_usage && size > best_size) {
-			u64 id = css_cgroup_id(&memcg->css);
-
-			if (!leaf_tried(id) && leaf_killable(memcg)) {
-				best = id;
-				best_size = size;
-			}
-		}
+		consider(memcg);
 		bpf_put_mem_cgroup(memcg);
 	}
 	bpf_iter_css_destroy(&it);
 	bpf_rcu_read_unlock();
-	return best;
 }
 
 /*
@@ -129,6 +146,10 @@ static bool kill_leaf(struct oom_control *oc, u64 id)
 	memcg = memcg_from_cgroup_id(id);
 	if (!memcg)
 		return false;
+	if (!leaf_killable(memcg)) {
+		bpf_put_mem_cgroup(memcg);
+		return false;
+	}
 	if (bpf_iter_css_task_new(&it, &memcg->css, CSS_TASK_ITER_PROCS))
 		count(&nr_errors);
 	while ((task = bpf_iter_css_task_next(&it))) {
@@ -148,9 +169,8 @@ static bool kill_leaf(struct oom_control *oc, u64 id)
 OOM_SEC int OOM_HANDLER(largest_leaf_handle)
 {
 	struct mem_cgroup *scope;
-	struct bpf_iter_num round;
 	bool killed = false;
-	int *i;
+	int walk = 0, i = 0;
 
 	count(&nr_calls);
 	scope = oom_scope(oc);
@@ -160,20 +180,22 @@ OOM_SEC int OOM_HANDLER(largest_leaf_handle)
 	/* It sleeps, so before the walk; once, as it covers the whole tree below. */
 	bpf_mem_cgroup_flush_stats(scope);
 
-	__builtin_memset(tried, 0, sizeof(tried));
-	bpf_iter_num_new(&round, 0, MAX_LEAVES);
-	while ((i = bpf_iter_num_next(&round))) {
-		u64 id = largest_leaf_in(scope);
-
-		if (!id)
+	last = (struct leaf){ .size = ~0ULL, .id = ~0ULL };
+	for_range(walk, 0, MAX_WALKS) {
+		(void)walk;
+		find_leaves(scope);
+		for_range(i, 0, MAX_LEAVES) {
+			if (!leaves[i & (MAX_LEAVES - 1)].id)
+				break;
+			last = leaves[i & (MAX_LEAVES - 1)];
+			killed = kill_leaf(oc, last.id);
+			if (killed)
+				break;
+		}
+		/* Somebody dies, or there are no more leaves. */
+		if (killed || !leaves[MAX_LEAVES - 1].id)
 			break;
-		killed = kill_leaf(oc, id);
-		if (killed)
-			break;
-		if (*i >= 0 && *i < MAX_LEAVES)
-			tried[*i] = id;
 	}
-	bpf_iter_num_destroy(&round);
 	bpf_put_mem_cgroup(scope);
 
 	if (!killed)

@@ -8,20 +8,22 @@
  * policies and, behind them, the kernel.
  *
  * Hooks:
- *   init                create the trigger; an error fails the load
- *   handle_psi_event    declare the OOM
+ *   init                  create the trigger; an error fails the load
+ *   handle_psi_event      declare the OOM
+ *   handle_cgroup_online  watch the cgroup that a restarted service gets
  */
-#include <bpf_oom/policy.h>
+#include <bpf_oom/path.h>
 
 /*
  * The cgroup to watch, as an absolute path below the cgroup mount.
  * Empty: the whole system.
  */
-const volatile char cgroup[512] SEC(".rodata");
+const volatile char cgroup[CGROUP_PATH_SIZE] SEC(".rodata");
 
 /*
  * The id of that cgroup, looked up by the loader.
- * 0: the whole system. ~0: the path does not exist, so nothing is watched.
+ * 0: the whole system. ~0: the path does not exist, so nothing is watched, until it does
+ * where the kernel tells about new cgroups.
  */
 const volatile u64 cgroup_id;
 
@@ -43,10 +45,18 @@ const volatile u32 threshold_us = 500000;
  */
 const volatile u32 window_us = 1000000;
 
+/*
+ * 0: ten looks a window, by a real-time thread of the cgroup.
+ * 1: a look every two seconds without a thread; window_us must be a multiple of
+ * 2,000,000 then, and the kernel must have it.
+ */
+const volatile bool averages;
+
 POLICY_TEXT(constraint_io) = "CONSTRAINT_BPF_PSI_IO";
 POLICY_TEXT(constraint_mem) = "CONSTRAINT_BPF_PSI_MEM";
 
 u64 nr_declared;	/* OOMs declared */
+u64 nr_watched;		/* triggers made, at load and for cgroups that came later */
 
 static int declare(struct mem_cgroup *memcg)
 {
@@ -55,11 +65,43 @@ static int declare(struct mem_cgroup *memcg)
 	return psi_declare_oom(memcg, constraint_mem);
 }
 
+static int watch(struct bpf_psi *psi, u64 id)
+{
+	u32 what = resource | (averages ? PSI_RESOURCE_AVERAGES : 0);
+	int err;
+
+	err = psi_watch(psi, id, what, level, threshold_us, window_us);
+	if (!err)
+		count(&nr_watched);
+	return err;
+}
+
 PSI_INIT_SEC int PSI_INIT(pressure_oom_init)
 {
 	if (cgroup_id == CGROUP_MISSING)
 		return 0;
-	return psi_watch(psi, cgroup_id, resource, level, threshold_us, window_us);
+	return watch(psi, cgroup_id);
+}
+
+PSI_ONLINE_SEC void PSI_ONLINE(pressure_oom_online)
+{
+	struct cgroup *cgrp;
+	bool ours;
+	int err;
+
+	if (!cgroup[0])
+		return;
+	cgrp = bpf_cgroup_from_id(online_id);
+	if (!cgrp)
+		return;
+	ours = cgroup_has_path(cgrp->kn, cgroup);
+	bpf_cgroup_release(cgrp);
+	if (!ours)
+		return;
+	err = watch(NULL, online_id);
+	/* It is watched since init, or was removed since. */
+	if (err && err != -EEXIST && err != -ENOENT && err != -ENODEV)
+		count(&nr_errors);
 }
 
 PSI_EVENT_SEC void PSI_EVENT(pressure_oom_event)
@@ -95,4 +137,5 @@ STRUCT_OPS_SEC
 struct bpf_psi_ops pressure_oom = {
 	.init = (void *)pressure_oom_init,
 	.handle_psi_event = (void *)pressure_oom_event,
+	.handle_cgroup_online = (void *)pressure_oom_online,
 };
