@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional
 
 from ._errors import BpfOomError
-from ._libbpf import KIND_FUNC, KIND_STRUCT, Library
+from ._libbpf import KIND_ENUM, KIND_FUNC, KIND_STRUCT, Library
 from ._paths import OFF_WORD, Paths
 
 STRUCTS = {"oom": "bpf_oom_ops", "psi": "bpf_psi_ops"}
@@ -23,6 +23,17 @@ KFUNCS = {
     "psi": ("bpf_psi_create_trigger", "bpf_out_of_memory", "bpf_get_mem_cgroup", "bpf_put_mem_cgroup"),
 }
 _NEEDED_MEMBERS = {"oom": ("handle_out_of_memory", "name"), "psi": ("init", "handle_psi_event")}
+#: What was added to the plain first version of the interface. Policies work without it, with less: see LACKING.
+FEATURES = ("cgroup_online", "averages", "bypass")
+_FEATURE_ENUMS = {"averages": "bpf_psi_resource_flags", "bypass": "bpf_oom_limits"}
+#: Optional callbacks, the feature each stands for, and what a policy is without it.
+LACKING = {
+    "handle_cgroup_online": (
+        "cgroup_online",
+        "this kernel does not tell about new cgroups, so a cgroup that is made anew is watched only after the next"
+        " `bpf-oom apply` or run of the play",
+    ),
+}
 _CAPABLE = (
     "boot a kernel with the BPF OOM and PSI interface (the role linuxmm.bpf_oom.kernel or kernel/ of this project builds one)"
 )
@@ -46,6 +57,7 @@ class Capability:
     libbpf: Optional[str] = None
     structs: Dict[str, List[str]] = field(default_factory=dict)
     kfuncs: List[str] = field(default_factory=list)
+    features: Dict[str, bool] = field(default_factory=lambda: dict.fromkeys(FEATURES, False))
     problems: List[Problem] = field(default_factory=list)
 
     def add(self, identity: str, cause: str, remedy: str, kind: str = "") -> None:
@@ -66,6 +78,7 @@ class Capability:
             "libbpf": self.libbpf,
             "structs": self.structs,
             "kfuncs": self.kfuncs,
+            "features": self.features,
             "problems": [{"id": each.id, "kind": each.kind or "any", "sentence": each.sentence} for each in self.problems],
         }
 
@@ -133,6 +146,8 @@ def _read_btf(paths: Paths, lib: Library, found: Capability) -> None:
         if type_id:
             found.structs[name] = list(btf.members(type_id))
     found.kfuncs = [name for name in sorted({name for names in KFUNCS.values() for name in names}) if btf.find(name, KIND_FUNC)]
+    found.features = {name: bool(btf.find(enum, KIND_ENUM)) for name, enum in _FEATURE_ENUMS.items()}
+    found.features.update({feature: found.has("psi", callback) for callback, (feature, _without) in LACKING.items()})
     for kind, name in STRUCTS.items():
         if name not in found.structs:
             found.add("kernel", f"the kernel {found.kernel} has no struct {name}", _CAPABLE, kind)

@@ -99,6 +99,8 @@ def _status(engine: Engine, as_json: bool) -> int:
     ):
         state = "active" if policy["active"] else f"NOT ACTIVE: {policy['why']}"
         print(f"{name} ({policy['kind']}, order {policy['order']}, {policy['program']}): {state}")
+        for sentence in policy["degraded"]:
+            print(f"  with less: {sentence}")
         for key, value in sorted(policy["params"].items()):
             print(f"  {key} = {value!r}")
         if policy["counters"]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Iterator
 
 from . import _loader
-from ._capability import Capability, Problem, read_capability
+from ._capability import LACKING, Capability, Problem, read_capability
 from ._drift import Loaded, load_reasons, persist_reasons, renewals, waits_for
 from ._errors import BpfOomError, from_errno
 from ._libbpf import Library
@@ -137,6 +137,8 @@ class Engine:
                 if waits and not follows:
                     why.append(f"it waits for the cgroup {waits}, which does not exist; run `bpf-oom apply` when it does")
                 else:
+                    if waits:
+                        why.append(f"it waits for the cgroup {waits}, which does not exist, and watches it as soon as it does")
                     why += self.reasons(survey, manifest, ids)
                 if loaded is None:
                     why += [each.sentence for each in survey.capability.blocking(manifest.kind)]
@@ -153,12 +155,24 @@ class Engine:
                 "counters": loaded.counters if loaded else {},
                 "link_id": loaded.link_id if loaded else None,
                 "tags": loaded.tags if loaded else {},
+                "degraded": self._degraded(survey, manifest),
             }
             if manifest is not None:
                 unusable = self.store.object_problem(manifest)
                 if unusable:
                     found[name]["why"] = "; ".join([*why, f"it will not come back at boot: {unusable}"])
         return found
+
+    def _degraded(self, survey: Survey, manifest: Manifest | None) -> list[str]:
+        """What a policy cannot do on this kernel although it acts."""
+        if manifest is None or self.lib is None or not survey.capability.structs:
+            return []
+        try:
+            missing = _loader.lacking(self.lib, survey.capability, manifest, self.store.object_bytes(manifest))
+        except BpfOomError:
+            # An object that cannot be used is told of as such.
+            return []
+        return [LACKING[name][1] for name in missing]
 
     def report(self) -> dict[str, Any]:
         """Everything that is: for policy_info and `bpf-oom status`."""
@@ -271,7 +285,7 @@ class Engine:
         try:
             for name in plan.anew:
                 try:
-                    fresh[name] = self._load_beside(wish, wish.manifests[name], ids)
+                    fresh[name] = self._load_beside(survey, wish, wish.manifests[name], ids)
                 except BpfOomError as error:
                     if not tolerant:
                         raise
@@ -297,12 +311,12 @@ class Engine:
             self.store.collect_garbage()
         return failed
 
-    def _load_beside(self, wish: Wish, manifest: Manifest, ids: Mapping[str, int]) -> Loaded:
+    def _load_beside(self, survey: Survey, wish: Wish, manifest: Manifest, ids: Mapping[str, int]) -> Loaded:
         """Load the policy under its second pin and believe only what the kernel shows."""
         if self.lib is None:
             raise self.lib_error or BpfOomError("libbpf is not loaded", "install it")
         pin = self.paths.pin(manifest.name, new=True)
-        _loader.load(self.lib, manifest, self._object(wish, manifest), ids, pin)
+        _loader.load(self.lib, survey.capability, manifest, self._object(wish, manifest), ids, pin)
         found = self._read(manifest.name, pin)
         wrong = load_reasons(manifest, found, ids)
         if wrong:

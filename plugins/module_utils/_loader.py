@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ._capability import STRUCTS, Capability
+from ._capability import LACKING, STRUCTS, Capability
 from ._drift import Loaded, expected_rodata
 from ._errors import BpfOomError
 from ._libbpf import KIND_DATASEC, LINK_TYPE_STRUCT_OPS, MAP_TYPE_STRUCT_OPS, BpfObject, Library, MapInfo
@@ -43,8 +43,25 @@ def may_wait(lib: Library, capability: Capability, manifest: Manifest, data: byt
         return found.implements("handle_cgroup_online")
 
 
-def load(lib: Library, manifest: Manifest, data: bytes, cgroup_ids: Mapping[str, int], pin: str) -> None:
+def lacking(lib: Library, capability: Capability, manifest: Manifest, data: bytes) -> list[str]:
+    """The callbacks of a policy that this kernel does not have, and that it can do without."""
+    missing = [name for name in LACKING if not capability.has(manifest.kind, name)]
+    if manifest.kind != "psi" or not missing:
+        return []
+    with _open(lib, manifest, data) as found:
+        return [name for name in missing if found.implements(name)]
+
+
+def load(
+    lib: Library, capability: Capability, manifest: Manifest, data: bytes, cgroup_ids: Mapping[str, int], pin: str
+) -> None:
     """Register a policy and pin it; nothing stays behind when this fails."""
+    if manifest.params.get("averages", {}).get("value") is True and not capability.features["averages"]:
+        raise BpfOomError(
+            f"policy '{manifest.name}' wants to use the averages, which this kernel does not let BPF do",
+            "set averages: false, or boot a kernel with BPF_PSI_AVERAGES",
+        )
+    without = lacking(lib, capability, manifest, data)
     with _open(lib, manifest, data) as found:
         fields = found.rodata()
         for name, value in expected_rodata(manifest, cgroup_ids).items():
@@ -72,6 +89,9 @@ def load(lib: Library, manifest: Manifest, data: bytes, cgroup_ids: Mapping[str,
         ops = found.struct_ops()
         if "name" in ops.members:
             found.write(ops.map_name, ops.members["name"], manifest.name.encode())
+        for callback in without:
+            # libbpf leaves out a program that no member points to, and a member that is empty.
+            found.write(ops.map_name, ops.members[callback], b"")
         found.load()
         os.makedirs(os.path.dirname(pin), mode=0o700, exist_ok=True)
         found.attach(pin)
@@ -182,4 +202,4 @@ def cgroup_paths(manifest: Manifest) -> list[str]:
     return [param["value"] for param in manifest.params.values() if param["type"] == "cgroup" and param["value"]]
 
 
-__all__ = ["cgroup_ids", "load", "may_wait", "read", "read_foreign", "refuse_files"]
+__all__ = ["cgroup_ids", "lacking", "load", "may_wait", "read", "read_foreign", "refuse_files"]

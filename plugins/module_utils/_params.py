@@ -29,6 +29,7 @@ _INTERFACE_FILE = re.compile(
 )
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _OPERATORS = {"<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt, "!=": operator.ne}
+_MULTIPLE = "is a multiple of"
 
 
 def check_name(name: Any) -> str:
@@ -97,7 +98,7 @@ def _typed(name: str, value: Any, spec: Mapping[str, Any]) -> Param:
 
 
 def type_params(
-    specs: Mapping[str, Mapping[str, Any]], constraints: Sequence[Sequence[str]], given: Mapping[str, Any], program: str
+    specs: Mapping[str, Mapping[str, Any]], constraints: Sequence[Sequence[Any]], given: Mapping[str, Any], program: str
 ) -> Params:
     """Typed values for every parameter of a program, defaults filled in."""
     if not isinstance(given, Mapping):
@@ -107,7 +108,15 @@ def type_params(
             known = ", ".join(sorted(specs)) or "none"
             raise BpfOomError(f"policy '{program}' has no parameter '{name}'", f"use one of its parameters: {known}")
     params = {name: _typed(name, given.get(name, spec.get("default")), spec) for name, spec in specs.items()}
-    for left, relation, right in constraints:
+    for rule in constraints:
+        left, relation, right = rule[:3]
+        if relation == _MULTIPLE:
+            if params[rule[3]]["value"] and params[left]["value"] % right:
+                raise BpfOomError(
+                    f"parameter '{left}' is {params[left]['value']} and '{rule[3]}' is set",
+                    f"choose a '{left}' that {_MULTIPLE} {right}, or leave '{rule[3]}' off",
+                )
+            continue
         values = (params[left]["value"], params[right]["value"])
         if not _OPERATORS[relation](*values):
             raise BpfOomError(
@@ -136,14 +145,20 @@ def check_metadata(data: Any, where: str) -> Dict[str, Any]:
         if spec["type"] == "choice" and not isinstance(spec.get("choices"), dict):
             raise wrong(f"parameter '{name}' has no choices")
     for rule in data.setdefault("constraints", []):
-        if (
-            not isinstance(rule, list)
-            or len(rule) != 3
-            or rule[0] not in specs
-            or rule[1] not in _OPERATORS
-            or rule[2] not in specs
-        ):
-            raise wrong(f"the constraint {rule!r} is not [parameter, operator, parameter]")
+        compares = isinstance(rule, list) and len(rule) == 3 and rule[1] in _OPERATORS and rule[2] in specs
+        divides = (
+            isinstance(rule, list)
+            and len(rule) == 4
+            and rule[1] == _MULTIPLE
+            and isinstance(rule[2], int)
+            and rule[2] > 0
+            and rule[3] in specs
+        )
+        if not (compares or divides) or rule[0] not in specs:
+            raise wrong(
+                f"the constraint {rule!r} is neither [parameter, operator, parameter]"
+                f" nor [parameter, {_MULTIPLE}, number, parameter that switches it on]"
+            )
     return {"kind": data["kind"], "parameters": specs, "constraints": data["constraints"]}
 
 

@@ -58,6 +58,12 @@ capability:
       description: The functions of the interface that the kernel's BTF has.
       type: list
       elements: str
+    features:
+      description:
+        - What the kernel has beyond the plain first version of the interface, by name. Policies work without, with less.
+        - V(cgroup_online) tells PSI policies about new cgroups, V(averages) lets them use the averaging aggregator,
+          V(bypass) takes a policy out of the chain that is slow or makes no progress again and again.
+      type: dict
     problems:
       description: Each reason why policies cannot be loaded, as C(id), C(kind) (V(oom), V(psi) or V(any)) and C(sentence).
       type: list
@@ -103,6 +109,10 @@ policies:
     tags:
       description: The tags of its programs.
       type: dict
+    degraded:
+      description: What it cannot do on this kernel although it acts, a sentence each.
+      type: list
+      elements: str
 foreign:
   description: OOM and PSI policies that somebody else registered, each with C(name), C(kind), C(map_id) and C(link_id).
   returned: success

@@ -40,6 +40,16 @@ def test_nothing_has_drifted(host: Host) -> None:
     assert host.run("bpf-oom verify").stdout == ""
 
 
+def test_what_the_kernel_lacks_is_told(host: Host, status: Status) -> None:
+    """FLAVOUR=plain boots a kernel with the plain first version of the interface: all works, with less."""
+    fleet = os.environ.get("FLAVOUR") != "plain"
+    report = status(host)
+    assert report["capability"]["features"] == {"cgroup_online": fleet, "averages": fleet, "bypass": fleet}
+    assert report["policies"][POLICY]["degraded"] == []
+    told = report["policies"][PRESSURE_POLICY]["degraded"]
+    assert told == [] if fleet else "does not tell about new cgroups" in " ".join(told)
+
+
 def test_boot_unit_is_enabled(host: Host) -> None:
     assert host.service("bpf-oom.service").is_enabled
 
