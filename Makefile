@@ -5,16 +5,26 @@ ENV := tests/tools/env
 TIERS := $(ENV) tests/tools/tiers
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernel image demo lint unit test-kernel molecule test test-long clean
+.PHONY: help setup kernel kernel-debug kernel-deb image demo lint unit test-kernel test-kernel-debug test-kernel-faults \
+	molecule test test-long bench-kernel clean
+
+# What kernel/build reads may be given to make, too: make kernel SERIES=7.3
+export SERIES LINUX_SRC FLAVOUR CONFIG
 
 help: ## what there is to make
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
 
 setup: ## APT packages and the Python environment
 	@tests/tools/setup
 
-kernel: ## the capable kernel; prints where it is
+kernel: ## the capable kernel; prints where it is; SERIES=7.3, LINUX_SRC=/your/tree
 	@$(ENV) kernel/build
+
+kernel-debug: ## the same with KASAN, lockdep and the kernel's other checks
+	@FLAVOUR=debug $(ENV) kernel/build
+
+kernel-deb: ## Debian packages of it; CONFIG=/boot/config-... for a real machine
+	@$(ENV) kernel/build --deb
 
 image: ## the Debian 13 machine image; prints where it is
 	@$(ENV) python molecule/shared/machine.py image
@@ -31,13 +41,24 @@ unit: ## ansible-test units
 test-kernel: ## policies and interface in a machine without a distribution
 	@$(TIERS) kernel
 
+test-kernel-debug: ## the same in the debug kernel, with a storm of 10,000 OOMs
+	@$(TIERS) kernel-debug
+
+test-kernel-faults: ## puts back each fault that the series closes: its test must notice
+	@$(TIERS) kernel-faults kernel-faults-7.3
+
+bench-kernel: ## what the interface costs, in one machine and one run
+	@$(ENV) python tests/bench/kernel.py
+
 molecule: ## the collection on a Debian 13 machine
 	@$(TIERS) molecule
 
-test: ## all of these four, and a count
-	@$(TIERS) lint unit kernel molecule
+test: ## lint, unit, test-kernel and molecule, and a count; more of the kernel where that changed
+	@$(TIERS) lint unit kernel molecule --when-changed
 
-test-long: test ## the same; longer scenarios join here when there are some
+test-long: ## everything: both series, step by step, plain, debug, faults put back, long storms
+	@$(TIERS) lint unit kernel molecule kernel-7.3 kernel-plain molecule-plain kernel-debug kernel-storm kernel-faults \
+		kernel-faults-7.3 series
 
 clean: ## remove the cache: everything built and downloaded
 	rm -rf -- "$${BPF_OOM_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/linuxmm-bpf-oom}"

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,9 +20,12 @@ import accel  # noqa: E402
 
 # Newest first. Debian 12 calls its clang 14 plain clang, which is older than we support.
 CLANGS = ("clang-19", "clang-16", "clang")
-BOOT_SECONDS = 300
-#: The boots, with their memory in MiB. A global OOM comes sooner in a small machine.
-BOOTS = {"common": 512, "global": 256, "storm": 384}
+#: A machine that says nothing for so long hangs; a scenario that sees no progress ends sooner.
+SILENT_SECONDS = 180
+#: The boots of the tests, with their memory in MiB. A global OOM comes sooner in a small machine.
+BOOTS = {"common": 512, "global": 256, "panic": 256, "storm": 384}
+#: What a kernel with its own checks on needs besides.
+DEBUG_MIB = 384
 
 
 @dataclass
@@ -66,7 +70,12 @@ def run(*command: str | Path) -> str:
 
 
 def kernel() -> Path:
-    """The directory with the kernel and what belongs to it; built now unless it is cached."""
+    """The directory with the kernel and what belongs to it; built now unless it is cached.
+
+    SERIES and FLAVOUR choose, see kernel/build; BPF_OOM_KERNEL is such a directory.
+    """
+    if given := os.environ.get("BPF_OOM_KERNEL"):
+        return Path(given)
     result = subprocess.run([ROOT / "kernel" / "build"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=True)
     return Path(result.stdout.strip())
 
@@ -85,7 +94,7 @@ def build_runner(artifact: Path, directory: Path) -> Path:
     flags = ["-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g", "-static"]
     flags += ["-Wall", "-Wextra", "-Wno-missing-field-initializers", "-Werror"]
     sources = sorted((HERE / "runner").glob("*.c"))
-    run("gcc", *flags, "-I", libbpf / "include", *sources, "-o", runner, libbpf / "lib" / "libbpf.a", *libraries)
+    run("gcc", *flags, "-I", libbpf / "include", "-I", artifact / "uapi", *sources, "-o", runner, libbpf / "lib" / "libbpf.a", *libraries)
     run("strip", runner)
     return runner
 
@@ -115,29 +124,60 @@ def build_initramfs(artifact: Path, directory: Path) -> Path:
     return initramfs
 
 
+def _wait(process: subprocess.Popen[str], console: Path) -> str:
+    """Until the machine ends, or neither its log grows nor it does anything."""
+    said, since = -1, time.monotonic()
+    while True:
+        try:
+            _, complaint = process.communicate(timeout=2)
+        except subprocess.TimeoutExpired:
+            size = console.stat().st_size if console.exists() else 0
+            if size != said:
+                said, since = size, time.monotonic()
+            elif time.monotonic() > since + SILENT_SECONDS:
+                return f"it said nothing for {SILENT_SECONDS} s"
+            continue
+        return f"QEMU ended with {process.returncode}: {complaint.strip()}" if process.returncode else "it ended"
+
+
 def scenarios(runner: Path) -> dict[str, str]:
     """Each scenario that the runner knows, and its boot."""
     return dict(line.split() for line in run(runner, "--list").splitlines())
 
 
-def boot(artifact: Path, initramfs: Path, directory: Path, name: str) -> Boot:
+def debugs(artifact: Path) -> bool:
+    return "CONFIG_KASAN=y" in (artifact / "config").read_text(encoding="ascii").splitlines()
+
+
+def make_disk(directory: Path) -> Path:
+    """An empty file system for the scenarios that want one that is on a disk."""
+    disk = directory / "disk"
+    with disk.open("wb") as file:
+        file.truncate(64 << 20)
+    run("/sbin/mke2fs", "-q", "-t", "ext4", disk)
+    return disk
+
+
+def boot(
+    artifact: Path, initramfs: Path, directory: Path, name: str, memory: int | None = None, append: tuple[str, ...] = ()
+) -> Boot:
     """Boots the machine, lets it run the scenarios of that name, and waits for its end."""
     console, results = directory / f"{name}.console", directory / f"{name}.results"
     bzimage = artifact / "bzImage"
-    command = ["qemu-system-x86_64", "-machine", "q35", *accel.accel_arguments(bzimage), "-smp", "2", "-m", str(BOOTS[name])]
+    mib = memory or BOOTS[name] + (DEBUG_MIB if debugs(artifact) else 0)
+    command = ["qemu-system-x86_64", "-machine", "q35", *accel.accel_arguments(bzimage), "-smp", "2", "-m", str(mib)]
     command += ["-nodefaults", "-display", "none", "-no-reboot", "-no-user-config"]
     command += ["-serial", f"file:{console}", "-serial", f"file:{results}"]
     command += ["-kernel", str(bzimage), "-initrd", str(initramfs)]
     only = os.environ.get("BPF_OOM_SCENARIOS")  # for whoever works on one: only these, comma-separated
-    command += ["-append", f"console=ttyS0 ignore_loglevel panic=-1 boot={name}" + (f" scenarios={only}" if only else "")]
+    command += ["-drive", f"file={make_disk(directory)},if=virtio,format=raw,cache=unsafe"]
+    arguments = ["console=ttyS0", "ignore_loglevel", "panic=-1", f"boot={name}", *append]
+    if deaths := os.environ.get("BPF_OOM_STORM"):  # how many a storm takes
+        arguments.append(f"storm={int(deaths)}")
+    command += ["-append", " ".join(arguments + ([f"scenarios={only}"] if only else []))]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    why = "it ended"
     try:
-        _, complaint = process.communicate(timeout=BOOT_SECONDS)
-        if process.returncode:
-            why = f"QEMU ended with {process.returncode}: {complaint.strip()}"
-    except subprocess.TimeoutExpired:
-        why = f"it was still running after {BOOT_SECONDS} s"
+        why = _wait(process, console)
     finally:
         process.kill()
         process.wait()

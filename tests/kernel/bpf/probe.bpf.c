@@ -7,23 +7,33 @@
 /* What the handler returns. */
 const volatile s32 verdict;
 
+/* How long it takes, unless the runner sets `go_on`. */
+const volatile u32 busy_ms;
+
 int bpf_copy_from_user_str(void *dst, u32 size, const void *unsafe_ptr, u64 flags) __ksym;
 
 struct oom_control___freed {
+	u32 gfp_mask;
+	s32 order;
 	bool bpf_memory_freed;
 } __attribute__((preserve_access_index));
 
 POLICY_TEXT(kill_message) = "probe";
 
 #define MAX_TARGETS	8
+#define GFP_FS		0x80	/* linux/gfp_types.h */
 
 /* Written by the runner: pids to kill, once; 0 ends the list. */
 s32 targets[MAX_TARGETS];
 u64 user_address;	/* of the process that ran into the OOM: copied from if set */
+u32 go_on;
 
 /* Written here. */
 s32 results[MAX_TARGETS];
 u64 called_ns;		/* first call */
+u64 left_ns;		/* end of the last one */
+s32 order;		/* of the last one, -1: sysrq */
+u32 nr_nofs;		/* calls without __GFP_FS */
 u64 scope_id;		/* cgroup id of the last OOM's scope */
 u64 scope_usage;
 u64 scope_file;
@@ -31,6 +41,11 @@ u32 is_global;
 u32 freed_on_entry;	/* calls which found memory already freed */
 s32 copy_result;
 char copied[8];
+
+static long wait_a_little(u64 i, void *end)
+{
+	return bpf_ktime_get_ns() >= *(u64 *)end || *(volatile u32 *)&go_on;
+}
 
 OOM_SEC int OOM_HANDLER(probe_handle)
 {
@@ -44,6 +59,13 @@ OOM_SEC int OOM_HANDLER(probe_handle)
 		called_ns = bpf_ktime_get_ns();
 	freed_on_entry += freed->bpf_memory_freed;
 	is_global = !oc->memcg;
+	order = freed->order;
+	nr_nofs += !(freed->gfp_mask & GFP_FS);
+	if (busy_ms) {
+		u64 end = bpf_ktime_get_ns() + busy_ms * 1000000ULL;
+
+		bpf_loop(1 << 23, wait_a_little, &end, 0);
+	}
 
 	scope = oom_scope(oc);
 	if (scope) {
@@ -71,6 +93,7 @@ OOM_SEC int OOM_HANDLER(probe_handle)
 		targets[i] = 0;
 		bpf_task_release(task);
 	}
+	left_ns = bpf_ktime_get_ns();
 	return verdict;
 }
 

@@ -15,7 +15,7 @@ const volatile u32 window_us = 1000000;
 const volatile s32 init_result;
 
 /* What an event does. */
-enum { EVENT_RECORDS, EVENT_DECLARES, EVENT_DECLARES_GLOBAL, EVENT_BAD_ORDERS };
+enum { EVENT_RECORDS, EVENT_DECLARES, EVENT_DECLARES_GLOBAL, EVENT_BAD_ORDERS, EVENT_TRIES };
 const volatile u32 on_event;
 
 POLICY_TEXT(constraint) = "CONSTRAINT_BPF_PSI_MEM";
@@ -62,6 +62,8 @@ PSI_EVENT_SEC void PSI_EVENT(psi_probe_event)
 	if (on_event == EVENT_BAD_ORDERS) {
 		bad_order_results[0] = bpf_out_of_memory(memcg, -1, true, constraint);
 		bad_order_results[1] = bpf_out_of_memory(memcg, 99, true, constraint);
+	} else if (on_event == EVENT_TRIES) {
+		declare_result = bpf_out_of_memory(memcg, 0, false, constraint);
 	} else {
 		declare_result = psi_declare_oom(memcg, constraint);
 	}

@@ -100,3 +100,14 @@ OOM_SEC int OOM_HANDLER(oom_copies_task_handle)
 	return err == 0;
 }
 OOM_MAP(oom_copies_task);
+
+/* Creating a trigger sleeps, so a program that does not may not. */
+SEC("struct_ops/init")
+int PSI_INIT(psi_no_sleep_init)
+{
+	return bpf_psi_create_trigger(psi, 0, PSI_RESOURCE_MEM, 100000, 1000000);
+}
+
+STRUCT_OPS_SEC struct bpf_psi_ops psi_no_sleep = {
+	.init = (void *)psi_no_sleep_init,
+};

@@ -180,10 +180,16 @@ static void verifier_refuses_kfuncs(void)
 	check_verifier("psi_kills", "calling kernel function bpf_oom_kill_process is not allowed");
 }
 
+static void verifier_refuses_sleeping(void)
+{
+	check_verifier("psi_allowed", NULL);
+	check_verifier("psi_no_sleep", "program must be sleepable to call sleepable kfunc");
+}
+
 static void verifier_guards_oom_control(void)
 {
 	check_verifier("oom_allowed", NULL);
-	check_verifier("oom_unchecked_memcg", "Possibly NULL pointer passed to trusted arg0");
+	check_verifier("oom_unchecked_memcg", "Possibly NULL pointer passed to trusted ");
 	check_verifier("oom_claims", "only read is supported");
 }
 
@@ -225,6 +231,7 @@ const struct scenario fault_scenarios[] = {
 	{ "refusal_frees_nothing", "common", refusal_frees_nothing },
 	{ "no_second_victim", "common", no_second_victim },
 	{ "verifier_refuses_kfuncs", "common", verifier_refuses_kfuncs },
+	{ "verifier_refuses_sleeping", "common", verifier_refuses_sleeping },
 	{ "verifier_guards_oom_control", "common", verifier_guards_oom_control },
 	{ "verifier_refuses_user_memory", "common", verifier_refuses_user_memory },
 	{ "handler_cannot_fault", "common", handler_cannot_fault },

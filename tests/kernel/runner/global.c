@@ -110,7 +110,40 @@ static void declared_global_without_victim(void)
 	check_log("no killable processes");
 }
 
+/* With oom_kill_allocating_task nobody chooses, so no policy is asked either. */
+static void global_allocating_task(void)
+{
+	struct policy policy = policy_start("largest_leaf", "not_asked");
+	struct hog hogs[HOGS];
+
+	start_global_oom(hogs);
+	sysctl_write("vm/oom_kill_allocating_task", "1");
+	hog_order(&hogs[GROWER], 4096 * MIB);
+	check_killed(&hogs[GROWER]);
+	sysctl_write("vm/oom_kill_allocating_task", "0");
+	check_int("calls of the policy", 0, policy_u64(&policy, "nr_calls"));
+	check_log("Out of memory (oom_kill_allocating_task): Killed process");
+	check_log("oom_policy=default");
+	check_alive(&hogs[PROTECTED]);
+}
+
+/* panic_on_oom=1 panics before a policy is asked. The machine does not survive this. */
+static void global_panic_on_oom(void)
+{
+	struct policy policy = policy_start("largest_leaf", "not_asked");
+	struct hog hogs[HOGS];
+
+	start_global_oom(hogs);
+	sysctl_write("vm/panic_on_oom", "1");
+	hog_order(&hogs[GROWER], 4096 * MIB);
+	wait_for(hog_reap(&hogs[GROWER]));
+	check(false, "the machine panics", "it does", "%llu calls of the policy",
+	      (unsigned long long)policy_u64(&policy, "nr_calls"));
+}
+
 const struct scenario global_scenarios[] = {
+	{ "global_allocating_task", "global", global_allocating_task },
+	{ "global_panic_on_oom", "panic", global_panic_on_oom },
 	{ "global_oom", "global", global_oom },
 	{ "global_oom_without_policy", "global", global_oom_without_policy },
 	{ "global_kill_refusals", "global", global_kill_refusals },

@@ -71,6 +71,32 @@ long long vmstat(const char *field)
 	return field_of("/proc/vmstat", field);
 }
 
+/* "Field:   number kB" */
+long long meminfo_kib(const char *field)
+{
+	char with_colon[64];
+
+	snprintf(with_colon, sizeof(with_colon), "%s:", field);
+	return field_of("/proc/meminfo", with_colon);
+}
+
+void proc_write(const char *file, const char *value)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "/proc/%s", file);
+	require(write_file(path, value), "a file of /proc can be written", "%s < %s: %s", path, value,
+		strerror(errno));
+}
+
+void sysctl_write(const char *file, const char *value)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "sys/%s", file);
+	proc_write(path, value);
+}
+
 int count_threads(const char *comm)
 {
 	DIR *dir = opendir("/proc");
@@ -202,14 +228,28 @@ void cg_join(const char *path, pid_t pid)
 
 /* Hogs */
 
-/* `hog NAME ADJ FILE`: for each u64 on stdin use that many bytes, then say so. */
+static bool make_dirs(const char *where, uint64_t count)
+{
+	static uint64_t made;
+	char path[256];
+
+	while (count--) {
+		snprintf(path, sizeof(path), "%s/%d-%llu", where, getpid(),
+			 (unsigned long long)made++);
+		if (mkdir(path, 0755))
+			return false;
+	}
+	return true;
+}
+
+/* `hog NAME ADJ FILE DIRS`: for each u64 on stdin use that many bytes, then say so. */
 int hog_main(int argc, char **argv)
 {
 	char *memory, adj[16];
 	uint64_t bytes, at;
 	int fd = -1;
 
-	if (argc < 5)
+	if (argc < 6)
 		return 1;
 	prctl(PR_SET_NAME, argv[2]);
 	snprintf(adj, sizeof(adj), "%s", argv[3]);
@@ -227,6 +267,11 @@ int hog_main(int argc, char **argv)
 	if (memory == MAP_FAILED || write(1, "r", 1) != 1)
 		return 1;
 	while (read(0, &bytes, sizeof(bytes)) == sizeof(bytes)) {
+		if (*argv[5]) {
+			if (!make_dirs(argv[5], bytes) || write(1, "f", 1) != 1)
+				return 1;
+			continue;
+		}
 		if (fd >= 0 && ftruncate(fd, bytes))
 			return 1;
 		memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, fd >= 0 ?
@@ -262,7 +307,8 @@ void hog_start(struct hog *hog)
 	if (!hog->pid) {
 		dup2(order[0], 0);
 		dup2(done[1], 1);
-		execl("/proc/self/exe", "hog", "hog", hog->name, adj, hog->file ? "1" : "0", NULL);
+		execl("/proc/self/exe", "hog", "hog", hog->name, adj, hog->file ? "1" : "0",
+		      hog->dirs ?: "", NULL);
 		_exit(1);
 	}
 	close(order[0]);
@@ -383,6 +429,152 @@ void check_alive(struct hog *hog)
 	check(hog_alive(hog), what, "alive", "%s", fate(hog));
 }
 
+/* Spawners */
+
+struct spawned {
+	volatile bool stop;
+	volatile uint64_t deaths, odd;
+	volatile int odd_status;	/* the last of them, -1: a cgroup */
+};
+
+#define MAX_CHILDREN	16
+
+static void spawn_child(const char *cgroup, int mib)
+{
+	char *memory;
+
+	prctl(PR_SET_NAME, "spawned");
+	/* Never protected inside, or a declared OOM would find nobody to kill. */
+	if (!write_file("/proc/self/oom_score_adj", "0") ||
+	    !write_file(cg_path(cgroup, "cgroup.procs"), "0"))
+		_exit(4);
+	memory = mmap(NULL, mib * MIB, PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (memory == MAP_FAILED)
+		_exit(5);
+	for (uint64_t at = 0; at < mib * MIB; at += 4096)
+		memory[at] = 1;
+	_exit(3);	/* nobody killed it: there was no OOM */
+}
+
+static void odd_end(struct spawned *shared, int status)
+{
+	shared->odd++;
+	shared->odd_status = status;
+}
+
+/* Only interrupts the wait for a child, which may live for ever. */
+static void told_to_stop(int signal)
+{
+	(void)signal;
+}
+
+/* `spawn CGROUP CHILDREN MIB CHURN FILE` */
+int spawner_main(int argc, char **argv)
+{
+	struct { pid_t pid; char cgroup[128]; } slot[MAX_CHILDREN] = {};
+	int children = atoi(argv[3]), mib = atoi(argv[4]), churn = atoi(argv[5]), status, i;
+	struct spawned *shared;
+	unsigned int made = 0;
+	pid_t dead;
+	int fd;
+
+	if (argc < 7 || children > MAX_CHILDREN)
+		return 1;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	prctl(PR_SET_NAME, "spawner");
+	sigaction(SIGTERM, &(struct sigaction){ .sa_handler = told_to_stop }, NULL);
+	fd = open(argv[6], O_RDWR | O_CLOEXEC);
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (shared == MAP_FAILED)
+		return 1;
+	for (;;) {
+		for (i = 0; i < children && !shared->stop; i++) {
+			if (slot[i].pid)
+				continue;
+			if (churn) {
+				snprintf(slot[i].cgroup, sizeof(slot[i].cgroup), "%s/%d-%u", argv[2],
+					 getpid(), made++);
+				if (mkdir(cg_path(slot[i].cgroup, ""), 0755))
+					odd_end(shared, -1);
+			} else {
+				snprintf(slot[i].cgroup, sizeof(slot[i].cgroup), "%s", argv[2]);
+			}
+			slot[i].pid = fork();
+			if (!slot[i].pid)
+				spawn_child(slot[i].cgroup, mib);
+		}
+		if (shared->stop)
+			for (i = 0; i < children; i++)
+				if (slot[i].pid)
+					kill(slot[i].pid, SIGKILL);
+		dead = waitpid(-1, &status, 0);
+		if (dead < 0 && errno == EINTR)
+			continue;	/* told to stop */
+		if (dead < 0)
+			return 0;	/* stopped, and all gone */
+		if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
+			shared->deaths++;
+		else
+			odd_end(shared, status);
+		for (i = 0; i < children; i++) {
+			if (slot[i].pid != dead)
+				continue;
+			slot[i].pid = 0;
+			if (churn && !wait_for(!rmdir(cg_path(slot[i].cgroup, ""))))
+				odd_end(shared, -1);
+		}
+	}
+}
+
+void spawner_start(struct spawner *spawner)
+{
+	char name[64], children[16], mib[16];
+	static int number;
+	int fd;
+
+	snprintf(name, sizeof(name), "/tmp/spawner-%d-%d", getpid(), number++);
+	fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	require(fd >= 0 && !ftruncate(fd, sizeof(struct spawned)), "a file can be made", "%s", name);
+	spawner->shared = mmap(NULL, sizeof(struct spawned), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	close(fd);
+	snprintf(children, sizeof(children), "%d", spawner->children);
+	snprintf(mib, sizeof(mib), "%d", spawner->mib);
+	spawner->pid = fork();
+	if (!spawner->pid) {
+		execl("/proc/self/exe", "spawner", "spawn", spawner->cgroup, children, mib,
+		      spawner->churn ? "1" : "0", name, NULL);
+		_exit(1);
+	}
+}
+
+void spawner_stop(struct spawner *spawner)
+{
+	int status = 0;
+	bool stopped;
+
+	spawner->shared->stop = true;
+	kill(spawner->pid, SIGTERM);
+	stopped = wait_for(waitpid(spawner->pid, &status, WNOHANG) == spawner->pid);
+	if (!stopped)	/* who waits for what, into the log */
+		proc_write("sysrq-trigger", "t");
+	require(stopped, "a spawner stops", "%s does not", spawner->cgroup);
+	check_int("exit status of a spawner", 0, status);
+	if (spawner->shared->odd)
+		note("%s: the last odd end of %llu has status 0x%x", spawner->cgroup,
+		     (unsigned long long)spawner->shared->odd, spawner->shared->odd_status);
+}
+
+uint64_t spawner_deaths(struct spawner *spawner)
+{
+	return spawner->shared->deaths;
+}
+
+uint64_t spawner_odd(struct spawner *spawner)
+{
+	return spawner->shared->odd;
+}
+
 /* The kernel log */
 
 static int kmsg = -1;
@@ -472,6 +664,31 @@ static const char *libbpf_log_tail(void)
 	return length > 350 ? libbpf_log + length - 350 : libbpf_log;
 }
 
+/* As the loader of the collection does: leave out a callback that this kernel does not have. */
+static void leave_out(struct bpf_map *map, const char *member, size_t offset)
+{
+	static struct btf *kernel;
+	const struct btf_member *members;
+	const struct btf_type *type;
+	size_t size;
+	char *value;
+	int id, i;
+
+	if (!kernel)
+		kernel = btf__load_vmlinux_btf();
+	require(kernel, "the kernel's BTF can be read", "%s", strerror(errno));
+	id = btf__find_by_name_kind(kernel, "bpf_psi_ops", BTF_KIND_STRUCT);
+	require(id > 0, "the kernel has struct bpf_psi_ops", "it has not");
+	type = btf__type_by_id(kernel, id);
+	members = btf_members(type);
+	for (i = 0; i < (int)btf_vlen(type); i++)
+		if (!strcmp(btf__name_by_offset(kernel, members[i].name_off), member))
+			return;
+	value = bpf_map__initial_value(map, &size);
+	if (value && size == offset + sizeof(void *))	/* the last one of ours */
+		memset(value + offset, 0, sizeof(void *));
+}
+
 struct policy policy_open(const char *object, const char *name)
 {
 	struct policy policy = {};
@@ -488,6 +705,7 @@ struct policy policy_open(const char *object, const char *name)
 			policy.map = map;
 	}
 	require(policy.map, "a BPF object has a struct_ops map", "%s has none", path);
+	leave_out(policy.map, "handle_cgroup_online", 3 * sizeof(void *));
 	if (name) {
 		/* struct bpf_oom_ops: a pointer, then the name. */
 		char *value = bpf_map__initial_value(policy.map, &size);
@@ -519,7 +737,7 @@ static void *variable_at(struct policy *policy, const char *variable, size_t *si
 			continue;
 		type = btf__type_by_id(btf, id);
 		var = btf_var_secinfos(type);
-		for (i = 0; i < btf_vlen(type); i++, var++) {
+		for (i = 0; i < (int)btf_vlen(type); i++, var++) {
 			const struct btf_type *t = btf__type_by_id(btf, var->type);
 
 			if (strcmp(btf__name_by_offset(btf, t->name_off), variable))
@@ -571,9 +789,15 @@ uint64_t policy_u64(struct policy *policy, const char *variable)
 
 void policy_load(struct policy *policy)
 {
+	int err;
+
 	libbpf_log_start();
-	require(!bpf_object__load(policy->object), "a BPF object loads", "%s: %s",
-		bpf_object__name(policy->object), libbpf_log_tail());
+	err = bpf_object__load(policy->object);
+	if (err)	/* the whole of it, on the console */
+		printf("%s\n", libbpf_log);
+	fflush(stdout);
+	require(!err, "a BPF object loads", "%s: %s", bpf_object__name(policy->object),
+		libbpf_log_tail());
 }
 
 int policy_try_attach(struct policy *policy)
@@ -597,6 +821,48 @@ struct policy policy_start(const char *object, const char *name)
 	policy_load(&policy);
 	policy_attach(&policy);
 	return policy;
+}
+
+uint32_t policy_registered(struct policy *policy)
+{
+	struct bpf_link_info info = {};
+	__u32 size = sizeof(info);
+
+	require(!bpf_link_get_info_by_fd(bpf_link__fd(policy->link), &info, &size),
+		"a link tells about itself", "%s", strerror(errno));
+	return info.struct_ops.map_id;
+}
+
+struct policy tracer_open(const char *object)
+{
+	struct policy tracer = {};
+	char path[128];
+
+	libbpf_log_start();
+	snprintf(path, sizeof(path), "/bpf/%s.o", object);
+	tracer.object = bpf_object__open_file(path, NULL);
+	require(tracer.object, "a BPF object opens", "%s: %s", path, libbpf_log_tail());
+	policy_load(&tracer);
+	return tracer;
+}
+
+void tracer_attach(struct policy *tracer)
+{
+	struct bpf_program *program;
+
+	bpf_object__for_each_program(program, tracer->object)
+		require(bpf_program__attach(program), "a program attaches", "%s: %s",
+			bpf_program__name(program), libbpf_log_tail());
+}
+
+/* The policy, not loaded yet, uses this map of `owner` in the place of its own. */
+void map_share(struct policy *policy, struct policy *owner, const char *map)
+{
+	struct bpf_map *theirs = bpf_object__find_map_by_name(owner->object, map);
+	struct bpf_map *ours = bpf_object__find_map_by_name(policy->object, map);
+
+	require(theirs && ours && !bpf_map__reuse_fd(ours, bpf_map__fd(theirs)), "a map is shared",
+		"%s is not", map);
 }
 
 void policy_unload(struct policy *policy)

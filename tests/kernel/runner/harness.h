@@ -29,10 +29,12 @@ struct scenario {
 
 extern const struct scenario oom_scenarios[];
 extern const struct scenario chain_scenarios[];
+extern const struct scenario rule_scenarios[];
 extern const struct scenario fault_scenarios[];
 extern const struct scenario psi_scenarios[];
 extern const struct scenario global_scenarios[];
 extern const struct scenario storm_scenarios[];
+extern const struct scenario bench_scenarios[];
 
 /* Checks: `what` reads as a statement, expected and actual go into the report. */
 #define __printf(a, b)	__attribute__((format(printf, a, b)))
@@ -41,7 +43,11 @@ bool check_int(const char *what, long long expected, long long actual);
 __printf(3, 4) void require(bool ok, const char *what, const char *actual, ...);
 __printf(1, 2) void note(const char *text, ...);
 
+/* A long scenario that sees progress says so, and is not taken for a hanging one. */
+void keep_going(void);
+
 uint64_t now_ms(void);
+uint64_t now_ns(void);
 void pause_ms(unsigned int ms);
 
 /* Wait for a condition; its value at the end. */
@@ -68,6 +74,9 @@ void cg_freeze(const char *path, bool frozen);
 void cg_join(const char *path, pid_t pid);
 
 long long vmstat(const char *field);
+long long meminfo_kib(const char *field);
+void proc_write(const char *file, const char *value);	/* below /proc */
+void sysctl_write(const char *file, const char *value);	/* below /proc/sys */
 int count_threads(const char *comm);
 int count_struct_ops(void);
 
@@ -79,6 +88,7 @@ struct hog {
 	const char *cgroup;
 	int adj;
 	bool file;		/* fill tmpfs instead of anonymous memory */
+	const char *dirs;	/* an order is a number of directories to make there */
 	pid_t pid;
 	int order, done;	/* pipes */
 	bool filled, dead;
@@ -93,6 +103,25 @@ bool hog_alive(struct hog *hog);
 bool hog_reap(struct hog *hog);				/* true once dead */
 struct hog *first_dead(struct hog *hogs, int count);	/* by the kernel log's order */
 int hog_main(int argc, char **argv);
+
+/*
+ * A spawner keeps a number of children in a cgroup that all want more memory than there
+ * is, and replaces each that dies.
+ */
+struct spawner {
+	const char *cgroup;
+	int children;
+	int mib;
+	bool churn;		/* each child in a cgroup of its own, made and removed with it */
+	pid_t pid;
+	struct spawned *shared;
+};
+
+void spawner_start(struct spawner *spawner);
+void spawner_stop(struct spawner *spawner);
+uint64_t spawner_deaths(struct spawner *spawner);	/* by SIGKILL */
+uint64_t spawner_odd(struct spawner *spawner);		/* any other end, or no cgroup */
+int spawner_main(int argc, char **argv);
 
 /* Check that the hog was killed as an OOM victim, by all signals we have. */
 void check_killed(struct hog *hog);
@@ -121,6 +150,10 @@ int policy_try_attach(struct policy *policy);
 void policy_attach(struct policy *policy);
 struct policy policy_start(const char *object, const char *name);
 void policy_unload(struct policy *policy);
+uint32_t policy_registered(struct policy *policy);	/* the id of its link's map, 0: detached */
+struct policy tracer_open(const char *object);		/* loaded, not attached */
+void tracer_attach(struct policy *tracer);
+void map_share(struct policy *policy, struct policy *owner, const char *map);
 void *policy_data(struct policy *policy, const char *variable);
 uint32_t policy_u32(struct policy *policy, const char *variable);
 uint64_t policy_u64(struct policy *policy, const char *variable);

@@ -16,8 +16,8 @@
 #include "harness.h"
 
 static const struct scenario * const all[] = {
-	oom_scenarios, chain_scenarios, fault_scenarios, psi_scenarios, global_scenarios,
-	storm_scenarios,
+	oom_scenarios, chain_scenarios, rule_scenarios, fault_scenarios, psi_scenarios,
+	global_scenarios, storm_scenarios, bench_scenarios,
 };
 
 static void put(const char *path, const char *value)
@@ -72,6 +72,8 @@ int main(int argc, char **argv)
 
 	if (argc > 1 && !strcmp(argv[1], "hog"))
 		return hog_main(argc, argv);
+	if (argc > 1 && !strcmp(argv[1], "spawn"))
+		return spawner_main(argc, argv);
 	if (argc > 1 && !strcmp(argv[1], "--list")) {
 		for (i = 0; i < ARRAY_SIZE(all); i++)
 			for (scenario = all[i]; scenario->name; scenario++)

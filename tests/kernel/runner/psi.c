@@ -2,14 +2,19 @@
 /* The seed's pressure event, pressure_oom, and the life of triggers. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "harness.h"
 
 #define RESOURCE_IO	0
 #define RESOURCE_MEM	1
 #define RESOURCE_FULL	0x80000000U
+#define RESOURCE_AVERAGES 0x40000000U
 
-enum { EVENT_RECORDS, EVENT_DECLARES, EVENT_DECLARES_GLOBAL, EVENT_BAD_ORDERS };
+enum { EVENT_RECORDS, EVENT_DECLARES, EVENT_DECLARES_GLOBAL, EVENT_BAD_ORDERS, EVENT_TRIES };
 
 /* A cgroup that throttles a process which wants far more: memory pressure. */
 static void make_eater(struct hog *eater, const char *cgroup, int high_mib)
@@ -268,6 +273,303 @@ static void psi_removed_cgroup(void)
 		  (int32_t)policy_u32(&policy, "watch_results"));
 }
 
+/* A cgroup with two triggers goes once. */
+static void psi_free_is_told_once(void)
+{
+	uint32_t resources[2] = { RESOURCE_MEM | RESOURCE_FULL, RESOURCE_MEM };
+	struct policy policy = policy_open("psi_probe", NULL);
+	uint64_t ids[2];
+
+	cg_make("t/cg", false);
+	cg_make("t/other", false);
+	ids[0] = ids[1] = cg_id("t/cg");
+	policy_set(&policy, "watch_id", ids, sizeof(ids));
+	policy_set(&policy, "watch_resource", resources, sizeof(resources));
+	policy_set_u32(&policy, "nr_watches", 2);
+	policy_load(&policy);
+	policy_attach(&policy);
+	check_int("the first trigger is made", 0, ((int32_t *)policy_data(&policy, "watch_results"))[0]);
+	check_int("the second trigger is made", 0, ((int32_t *)policy_data(&policy, "watch_results"))[1]);
+	require(cg_remove("t/cg"), "the cgroup goes", "it does not");
+	check(wait_for(policy_u32(&policy, "nr_frees") && !count_threads("psimon")),
+	      "the cgroup and its thread go", "they do", "%u told, %d threads",
+	      policy_u32(&policy, "nr_frees"), count_threads("psimon"));
+	check_int("calls of handle_cgroup_free()", 1, policy_u32(&policy, "nr_frees"));
+}
+
+/* With a text of the program's own, too, oom_score_adj weighs: the smaller one dies. */
+static void declared_oom_weighs_score_adj(void)
+{
+	struct hog adjusted = { .name = "adjusted", .cgroup = "t/cg", .adj = 600 };
+	struct policy policy;
+	struct hog eater;
+
+	make_eater(&eater, "t/cg", 40);
+	hog_start(&adjusted);
+	require(hog_fill(&adjusted, 10 * MIB), "a hog fills", "it does not");
+	policy = psi_probe("t/cg", EVENT_DECLARES);
+	policy_load(&policy);
+	policy_attach(&policy);
+	hog_order(&eater, 500 * MIB);
+	check_killed(&adjusted);
+	check_log("oom-kill:constraint=CONSTRAINT_BPF_PSI_MEM,");
+	check(strstr(klog(), "(adjusted)") && (!strstr(klog(), "(eater)") ||
+					       strstr(klog(), "(adjusted)") < strstr(klog(), "(eater)")),
+	      "it is the first", "before the eater", "%s", strstr(klog(), "(eater)") ? "after" : "not at all");
+}
+
+/* Who does not wait is told that another OOM is being handled. */
+static void declaring_without_waiting(void)
+{
+	struct policy busy = policy_open("probe", "busy");
+	struct policy policy;
+	struct hog grower = { .name = "grower", .cgroup = "t/scope" };
+	struct hog eater;
+
+	policy_set_u32(&busy, "busy_ms", 10000);
+	policy_load(&busy);
+	policy_attach(&busy);
+	cg_make("t/scope", false);
+	cg_set("t/scope", "memory.max", 10 * MIB);
+	cg_set("t/scope", "memory.swap.max", 0);
+	make_eater(&eater, "t/cg", 20);
+	policy = psi_probe("t/cg", EVENT_TRIES);
+	policy_load(&policy);
+	*(int32_t *)policy_data(&policy, "declare_result") = 12345;
+	policy_attach(&policy);
+	hog_start(&grower);
+	hog_order(&grower, 20 * MIB);
+	require(wait_for(policy_u64(&busy, "called_ns")), "an OOM is being handled", "it is not");
+	hog_order(&eater, 500 * MIB);
+	wait_for(policy_u32(&policy, "declare_result") != 12345);
+	check_int("the other OOM is still being handled", 0, policy_u64(&busy, "left_ns"));
+	*(uint32_t *)policy_data(&busy, "go_on") = 1;
+	check_int("bpf_out_of_memory() without waiting (-EBUSY)", -EBUSY,
+		  (int32_t)policy_u32(&policy, "declare_result"));
+	check_killed(&grower);
+}
+
+static struct policy psi_online(const char *parent)
+{
+	struct policy policy = policy_open("psi_online", NULL);
+
+	policy_set_u64(&policy, "parent_id", cg_id(parent));
+	return policy;
+}
+
+#define GONE	(1ULL << 63)
+
+static int times_told(struct policy *policy, uint64_t what)
+{
+	uint64_t *told = policy_data(policy, "told");
+	int i, found = 0, count = policy_u32(policy, "nr_told");
+
+	for (i = 0; i < count && i < 4096; i++)
+		found += told[i] == what;
+	return found;
+}
+
+/* Each id first comes, then goes, each once. */
+static void check_told(struct policy *policy, const uint64_t *ids, int count)
+{
+	uint64_t *told = policy_data(policy, "told");
+	int i, at, online, gone, wrong = 0, total = policy_u32(policy, "nr_told");
+
+	for (i = 0; i < count; i++) {
+		online = gone = -1;
+		for (at = 0; at < total && at < 4096; at++) {
+			if (told[at] == ids[i])
+				online = at;
+			if (told[at] == (ids[i] | GONE))
+				gone = at;
+		}
+		/* One that went before its turn is not told at all. */
+		wrong += gone >= 0 && (online < 0 || online > gone);
+		wrong += times_told(policy, ids[i]) > 1 || times_told(policy, ids[i] | GONE) > 1;
+	}
+	check_int("cgroups that were told of in another order than come, go, or twice", 0, wrong);
+}
+
+/*
+ * A service that restarts 200 times gets 200 cgroups. The last one is as watched as the
+ * first, and of the others no thread and no memcg is left.
+ */
+static void psi_restarted_service(void)
+{
+	struct policy policy;
+	long long dying = cg_field("", "cgroup.stat", "nr_dying_descendants");
+	bool declares = true;
+	uint64_t ids[200];
+	struct hog eater;
+	int i;
+
+	cg_make("t/services", true);
+	policy = psi_online("t/services");
+	policy_set(&policy, "declares", &declares, 1);
+	policy_load(&policy);
+	policy_attach(&policy);
+	for (i = 0; i < 200; i++) {
+		cg_make("t/services/db", false);
+		ids[i] = cg_id("t/services/db");
+		if (i % 4 == 0)		/* some live long enough to be watched */
+			require(wait_for((int)policy_u32(&policy, "nr_watched") > i / 4),
+				"a new cgroup is watched", "%u are after %d", policy_u32(&policy, "nr_watched"), i);
+		if (i < 199)
+			require(cg_remove("t/services/db"), "the cgroup goes", "it does not");
+	}
+	cg_set("t/services/db", "memory.high", 20 * MIB);
+	cg_set("t/services/db", "memory.swap.max", 0);
+	eater = (struct hog){ .name = "eater", .cgroup = "t/services/db" };
+	hog_start(&eater);
+	hog_order(&eater, 500 * MIB);
+	check_killed(&eater);
+	check_log("oom-kill:constraint=CONSTRAINT_BPF_PSI_MEM,");
+	check_int("oom_kill of the last cgroup", 1, cg_field("t/services/db", "memory.events.local", "oom_kill"));
+	check_told(&policy, ids, 200);
+	check(wait_for(count_threads("psimon") == 1), "psimon threads", "1", "%d", count_threads("psimon"));
+	check_int("errors of the last triggers", 0, (int32_t)policy_u32(&policy, "last_error"));
+	check_int("creating a trigger in an event handler (-EINVAL)", -EINVAL,
+		  (int32_t)policy_u32(&policy, "event_error"));
+	require(cg_remove("t/services/db"), "the cgroup goes", "it does not");
+	check(wait_for(!count_threads("psimon")), "no thread is left", "0", "%d", count_threads("psimon"));
+	check(wait_for(cg_field("", "cgroup.stat", "nr_dying_descendants") <= dying),
+	      "dying cgroups are back to their number", "as before", "%lld, were %lld",
+	      cg_field("", "cgroup.stat", "nr_dying_descendants"), dying);
+	note("%u told, %u watched of 200 cgroups", policy_u32(&policy, "nr_told"),
+	     policy_u32(&policy, "nr_watched"));
+}
+
+/* What is made while init() runs is told about after it. */
+static void psi_online_during_init(void)
+{
+	struct policy policy = psi_online("t");
+	uint64_t ids[20];
+	char name[32];
+	int i, status;
+	pid_t maker;
+
+	policy_set_u32(&policy, "init_ms", 1500);
+	policy_load(&policy);
+	maker = fork();
+	if (!maker) {
+		pause_ms(200);
+		for (i = 0; i < 20; i++) {
+			snprintf(name, sizeof(name), "t/during%d", i);
+			cg_make(name, false);
+		}
+		_exit(0);
+	}
+	policy_attach(&policy);
+	require(waitpid(maker, &status, 0) == maker && !status, "cgroups are made", "they are not");
+	for (i = 0; i < 20; i++) {
+		snprintf(name, sizeof(name), "t/during%d", i);
+		ids[i] = cg_id(name);
+	}
+	check(wait_for(policy_u32(&policy, "nr_watched") == 20), "cgroups made while init() ran are watched",
+	      "20", "%u", policy_u32(&policy, "nr_watched"));
+	check_told(&policy, ids, 20);
+	check_int("errors", 0, (int32_t)policy_u32(&policy, "last_error"));
+}
+
+/* A trigger that is there already is not made twice. */
+static void psi_same_trigger_twice(void)
+{
+	struct policy policy = psi_online("t");
+	bool twice = true;
+
+	policy_set(&policy, "twice", &twice, 1);
+	policy_load(&policy);
+	policy_attach(&policy);
+	cg_make("t/cg", false);
+	check(wait_for(policy_u32(&policy, "twice_error")), "the second one is refused", "an error", "none");
+	check_int("with -EEXIST", -EEXIST, (int32_t)policy_u32(&policy, "twice_error"));
+	check_int("triggers made", 1, policy_u32(&policy, "nr_watched"));
+}
+
+/* A wide pattern cannot make triggers without limit, and who goes makes room. */
+static void psi_trigger_cap(void)
+{
+	struct policy policy = psi_online("t");
+	char name[32];
+	int i;
+
+	sysctl_write("kernel/bpf_psi_max_triggers", "3");
+	policy_load(&policy);
+	policy_attach(&policy);
+	for (i = 0; i < 5; i++) {
+		snprintf(name, sizeof(name), "t/cg%d", i);
+		cg_make(name, false);
+	}
+	check(wait_for(policy_u32(&policy, "nr_told") == 5), "cgroups told about", "5", "%u",
+	      policy_u32(&policy, "nr_told"));
+	check(wait_for(policy_u32(&policy, "last_error")), "one too many is refused", "an error", "none");
+	check_int("triggers made", 3, policy_u32(&policy, "nr_watched"));
+	check_int("psimon threads", 3, count_threads("psimon"));
+	check_int("the error (-ENOSPC)", -ENOSPC, (int32_t)policy_u32(&policy, "last_error"));
+	require(cg_remove("t/cg0"), "a cgroup goes", "it does not");
+	cg_make("t/cg9", false);
+	check(wait_for(policy_u32(&policy, "nr_watched") == 4), "a cgroup that goes makes room", "4", "%u",
+	      policy_u32(&policy, "nr_watched"));
+	sysctl_write("kernel/bpf_psi_max_triggers", "256");
+}
+
+/* The averaging aggregator: an event within its two seconds, and no thread. */
+static void psi_averages(void)
+{
+	struct policy policy;
+	struct hog eater;
+
+	make_eater(&eater, "t/cg", 20);
+	policy = psi_probe("t/cg", EVENT_DECLARES);
+	policy_set_u32(&policy, "watch_resource", RESOURCE_MEM | RESOURCE_FULL | RESOURCE_AVERAGES);
+	policy_set_u32(&policy, "window_us", 2000000);
+	policy_load(&policy);
+	policy_attach(&policy);
+	check_int("the trigger is made", 0, (int32_t)policy_u32(&policy, "watch_results"));
+	hog_order(&eater, 500 * MIB);
+	check_declared_kill(&eater, "t/cg");
+	check_int("psimon threads", 0, count_threads("psimon"));
+	policy_unload(&policy);
+
+	policy = psi_probe("t/cg", EVENT_RECORDS);
+	policy_set_u32(&policy, "watch_resource", RESOURCE_MEM | RESOURCE_AVERAGES);
+	policy_set_u32(&policy, "window_us", 1000000);
+	policy_load(&policy);
+	policy_attach(&policy);
+	check_int("a window that is no multiple of two seconds (-EINVAL)", -EINVAL,
+		  (int32_t)policy_u32(&policy, "watch_results"));
+}
+
+/* The library's policy follows a service through its restarts, by its path. */
+static void pressure_oom_follows_restart(void)
+{
+	static const char path[512] = "/t/a.slice/we\\x2dird@1.service";
+	struct policy policy = policy_open("pressure_oom", NULL);
+	const char *service = path + 1;
+	struct hog eater;
+	int round;
+
+	policy_set(&policy, "cgroup", path, sizeof(path));
+	policy_set_u64(&policy, "cgroup_id", ~0ULL);	/* not there yet */
+	policy_set_u32(&policy, "threshold_us", 100000);
+	policy_load(&policy);
+	policy_attach(&policy);
+	cg_make("t/a.slice", true);
+	cg_make("t/a.slice/we\\x2dird@1.servic", false);
+	cg_make("t/a.slice/e\\x2dird@1.service", false);
+	for (round = 1; round <= 3; round++) {
+		make_eater(&eater, service, 20);
+		check(wait_for(policy_u64(&policy, "nr_watched") == (uint64_t)round),
+		      "the service is watched as often as it started", "once each", "%llu after %d",
+		      (unsigned long long)policy_u64(&policy, "nr_watched"), round);
+		hog_order(&eater, 500 * MIB);
+		check_killed(&eater);
+		require(cg_remove(service), "the cgroup goes", "it does not");
+	}
+	check_int("errors", 0, policy_u64(&policy, "nr_errors"));
+	check(wait_for(!count_threads("psimon")), "no thread is left", "0", "%d", count_threads("psimon"));
+}
+
 /* Loading and unloading again and again while events fire. */
 static void psi_unload_under_pressure(void)
 {
@@ -303,6 +605,15 @@ const struct scenario psi_scenarios[] = {
 	{ "psi_bad_watches", "common", psi_bad_watches },
 	{ "psi_failing_init", "common", psi_failing_init },
 	{ "psi_removed_cgroup", "common", psi_removed_cgroup },
+	{ "psi_free_is_told_once", "common", psi_free_is_told_once },
+	{ "declared_oom_weighs_score_adj", "common", declared_oom_weighs_score_adj },
+	{ "declaring_without_waiting", "common", declaring_without_waiting },
+	{ "psi_restarted_service", "common", psi_restarted_service },
+	{ "psi_online_during_init", "common", psi_online_during_init },
+	{ "psi_same_trigger_twice", "common", psi_same_trigger_twice },
+	{ "psi_trigger_cap", "common", psi_trigger_cap },
+	{ "psi_averages", "common", psi_averages },
+	{ "pressure_oom_follows_restart", "common", pressure_oom_follows_restart },
 	{ "psi_unload_under_pressure", "common", psi_unload_under_pressure },
 	{ }
 };

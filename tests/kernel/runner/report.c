@@ -29,6 +29,7 @@ struct check {
 static struct report {
 	int checks, notes;
 	bool failed, finished;
+	volatile uint64_t going_ms;
 	struct check check[120];
 	char note[24][300];
 } *report;
@@ -41,6 +42,14 @@ uint64_t now_ms(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return ts.tv_sec * 1000ULL + ts.tv_nsec / 1000000;
+}
+
+uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
 }
 
 void pause_ms(unsigned int ms)
@@ -176,8 +185,12 @@ static void send_report(const struct scenario *scenario, uint64_t ms)
 static void mark(const char *what, const char *name)
 {
 	int fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+	char line[128];
 
-	dprintf(fd, "kernel-tier: %s %s\n", what, name);
+	/* dprintf() would seek first, which Linux 7.3 refuses. */
+	snprintf(line, sizeof(line), "kernel-tier: %s %s\n", what, name);
+	if (fd < 0 || write(fd, line, strlen(line)) < 0)
+		printf("kernel-tier: /dev/kmsg cannot be written: %s\n", strerror(errno));
 	close(fd);
 }
 
@@ -196,12 +209,17 @@ static void make_room_in_log(void)
 	}
 }
 
+void keep_going(void)
+{
+	report->going_ms = now_ms();
+}
+
 static bool wait_process(pid_t pid, int *status)
 {
-	uint64_t end = now_ms() + SCENARIO_LIMIT_MS;
 	pid_t dead;
 
-	while (now_ms() < end) {
+	keep_going();
+	while (now_ms() < report->going_ms + SCENARIO_LIMIT_MS) {
 		dead = waitpid(-1, status, WNOHANG);
 		if (dead == pid)
 			return true;

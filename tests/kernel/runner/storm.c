@@ -1,128 +1,199 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Many OOMs side by side, while policies come, are replaced and go. It ends without a
- * splat (pytest looks), nothing protected dies, every death is an OOM kill.
+ * Very many OOMs, in many cgroups from several tasks at once, while policies are loaded,
+ * replaced and unloaded, cgroups made and removed and pressure triggers fire. It ends
+ * without a splat (pytest looks), nothing protected dies, every death is an OOM kill, and
+ * no memcg is left over.
+ *
+ * The kernel command line says how many deaths it takes: storm=NUMBER.
  */
+#include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "harness.h"
 
-#define STORM_DEATHS	160
-#define STORM_LIMIT_MS	60000
-#define DEATHS_PER_STEP	4
+#define STORM_DEATHS	400	/* unless the command line says another number */
+#define DEATHS_PER_STEP	20
+#define POOLS		6
+#define SILENCE_MS	60000	/* a storm without a death for so long hangs */
 
-static void limit(const char *cgroup, int mib)
+static struct policy watcher(const char *parent)
 {
-	cg_set(cgroup, "memory.max", mib * MIB);
-	cg_set(cgroup, "memory.swap.max", 0);
-}
+	struct policy policy = policy_open("psi_online", NULL);
+	bool declares = true;
 
-static struct policy watcher(void)
-{
-	struct policy policy = policy_open("psi_probe", NULL);
-
-	policy_set_u64(&policy, "watch_id", cg_id("t/pool"));
-	policy_set_u32(&policy, "watch_resource", 1);
-	policy_set_u32(&policy, "nr_watches", 1);
+	policy_set_u64(&policy, "parent_id", cg_id(parent));
 	policy_set_u32(&policy, "threshold_us", 1000);
-	policy_set_u32(&policy, "window_us", 50000);
-	policy_set_u32(&policy, "on_event", 1);
+	policy_set_u32(&policy, "window_us", 20000);
+	policy_set(&policy, "declares", &declares, 1);
 	policy_load(&policy);
 	policy_attach(&policy);
 	return policy;
 }
 
+static void count_in(struct policy *policy, const char *counter, unsigned long long *sum)
+{
+	if (policy->object)
+		*sum += policy_u64(policy, counter);
+}
+
+/*
+ * A CPU keeps charges of a few memcgs in stock, and a reference to each for as long as no
+ * other takes its place. So charge on every CPU for some that live.
+ */
+#define LIVING	8
+
+static void take_stock(void)
+{
+	char name[32];
+	cpu_set_t set;
+	int cpu, i;
+
+	for (i = 0; i < LIVING; i++) {
+		snprintf(name, sizeof(name), "t/living%d", i);
+		for (cpu = 0; cpu < 2; cpu++) {
+			pid_t pid = fork();
+
+			if (!pid) {
+				CPU_ZERO(&set);
+				CPU_SET(cpu, &set);
+				sched_setaffinity(0, sizeof(set), &set);
+				cg_join(name, getpid());
+				memset(malloc(MIB / 2), 1, MIB / 2);
+				_exit(0);
+			}
+			waitpid(pid, NULL, 0);
+		}
+	}
+}
+
 static void storm(void)
 {
-	struct hog hogs[] = {
-		{ .name = "single", .cgroup = "t/single" },
-		{ .name = "mixed", .cgroup = "t/mixed" },
-		{ .name = "pool1", .cgroup = "t/pool/1" },
-		{ .name = "pool2", .cgroup = "t/pool/2" },
-		{ .name = "pool3", .cgroup = "t/pool/2" },
-	};
-	struct hog protected[] = {
-		{ .name = "protected1", .cgroup = "t/mixed", .adj = -1000 },
-		{ .name = "protected2", .cgroup = "t/pool/3", .adj = -1000 },
-	};
+	struct hog protected[POOLS];
+	struct spawner spawners[POOLS];
 	struct policy chain[2] = {}, next, psi = {};
-	int deaths = 0, odd = 0, step = 0, changes = 0;
-	unsigned long long policy_kills = 0;
-	long long kills = vmstat("oom_kill");
-	uint64_t end = now_ms() + STORM_LIMIT_MS;
-	unsigned int i;
+	unsigned long long deaths = 0, odd = 0, kills = 0, events = 0, watched = 0, last = 0;
+	long long oom_kills = vmstat("oom_kill"), dying, wanted = STORM_DEATHS;
+	const char *argument = getenv("storm");
+	uint64_t silent_since = now_ms();
+	char names[POOLS][32], kept[POOLS][48];
+	int i, step = 0;
 
-	cg_make("t/single", false);
-	cg_make("t/mixed", false);
-	cg_make("t/pool", true);
-	cg_make("t/pool/1", false);
-	cg_make("t/pool/2", false);
-	cg_make("t/pool/3", false);
-	limit("t/single", 6);
-	limit("t/mixed", 8);
-	limit("t/pool", 16);
-	for (i = 0; i < ARRAY_SIZE(protected); i++) {
+	if (argument)
+		wanted = atoll(argument);
+	dying = cg_field("", "cgroup.stat", "nr_dying_descendants");
+	for (i = 0; i < POOLS; i++) {
+		snprintf(names[i], sizeof(names[i]), "t/pool%d", i);
+		cg_make(names[i], true);
+		cg_set(names[i], "memory.max", (3 + i % 3) * MIB);
+		/* Some pools are slowed down on their way, so that there is pressure. */
+		if (i % 2)
+			cg_set(names[i], "memory.high", (3 + i % 3) * MIB - MIB / 2);
+		cg_set(names[i], "memory.swap.max", 0);
+		snprintf(kept[i], sizeof(kept[i]), "t/pool%d/kept", i);
+		cg_make(kept[i], false);
+		protected[i] = (struct hog){ .name = "kept", .cgroup = kept[i], .adj = -1000 };
 		hog_start(&protected[i]);
-		require(hog_fill(&protected[i], MIB), "a protected hog fills", "it does not");
+		require(hog_fill(&protected[i], MIB / 2), "a protected hog fills", "it does not");
+		spawners[i] = (struct spawner){
+			.cgroup = names[i], .children = 1 + i % 3, .mib = 8, .churn = true,
+		};
+		spawner_start(&spawners[i]);
 	}
 
-	while (deaths < STORM_DEATHS && now_ms() < end) {
-		for (i = 0; i < ARRAY_SIZE(hogs); i++) {
-			if (hogs[i].pid && !hog_reap(&hogs[i]))
-				continue;
-			if (hogs[i].pid) {
-				deaths++;
-				odd += !WIFSIGNALED(hogs[i].status) || WTERMSIG(hogs[i].status) != 9;
-			}
-			hogs[i].pid = 0;
-			hog_start(&hogs[i]);
-			hog_order(&hogs[i], 20 * MIB);
-		}
-		pause_ms(1);
-		if (deaths < step * DEATHS_PER_STEP)
+	while ((long long)deaths < wanted) {
+		pause_ms(5);
+		for (deaths = 0, i = 0; i < POOLS; i++)
+			deaths += spawner_deaths(&spawners[i]);
+		if (deaths != last)
+			silent_since = now_ms();
+		else if (now_ms() > silent_since + SILENCE_MS)
+			break;
+		last = deaths;
+		keep_going();
+		if (deaths < (unsigned long long)step * DEATHS_PER_STEP)
 			continue;
-		changes++;
-		switch (step++ % 6) {
+		switch (step++ % 8) {
 		case 0:
 			chain[0] = policy_start("largest_leaf", "storm1");
 			break;
 		case 1:
-			chain[1] = policy_start("probe", "storm2");
-			psi = watcher();
+			psi = watcher(names[0]);
 			break;
-		case 2:		/* replaced: the new one comes before the old one goes */
+		case 2:
+			chain[1] = policy_start("probe", "storm2");
+			break;
+		case 3:		/* replaced: the new one comes before the old one goes */
+		case 5:
 			next = policy_start("largest_leaf", "storm3");
-			policy_kills += policy_u64(&chain[0], "nr_kills");
+			count_in(&chain[0], "nr_kills", &kills);
 			policy_unload(&chain[0]);
 			chain[0] = next;
 			break;
-		case 3:
-			policy_unload(&psi);
-			break;
 		case 4:
-			policy_kills += policy_u64(&chain[0], "nr_kills");
-			policy_unload(&chain[0]);
+			next = watcher(names[step / 8 % POOLS]);
+			events += policy_u32(&psi, "nr_events");
+			watched += policy_u32(&psi, "nr_watched");
+			policy_unload(&psi);
+			psi = next;
 			break;
-		case 5:
+		case 6:
+			count_in(&chain[0], "nr_kills", &kills);
+			policy_unload(&chain[0]);
 			policy_unload(&chain[1]);
+			break;
+		case 7:
+			events += policy_u32(&psi, "nr_events");
+			watched += policy_u32(&psi, "nr_watched");
+			policy_unload(&psi);
 			break;
 		}
 	}
-	if (chain[0].map)
-		policy_kills += policy_u64(&chain[0], "nr_kills");
-	for (i = 0; i < ARRAY_SIZE(protected); i++)
+	for (deaths = 0, i = 0; i < POOLS; i++) {
+		spawner_stop(&spawners[i]);
+		deaths += spawner_deaths(&spawners[i]);
+		odd += spawner_odd(&spawners[i]);
+	}
+	count_in(&chain[0], "nr_kills", &kills);
+	for (i = 0; i < POOLS; i++)
 		check_alive(&protected[i]);
-	check(deaths >= STORM_DEATHS, "deaths", "160 or more within 60 s", "%d", deaths);
-	check_int("deaths by something else than SIGKILL", 0, odd);
-	kills = vmstat("oom_kill") - kills;
-	check(kills >= deaths && kills <= deaths + (int)ARRAY_SIZE(hogs),
-	      "OOM kills are the deaths, and those not reaped yet", "deaths to deaths + 5",
-	      "%lld kills, %d deaths", kills, deaths);
-	check(policy_kills > 0, "policies have a part in it", "1 kill or more", "%llu", policy_kills);
-	note("%d deaths, %lld OOM kills (%llu by policies), policies changed %d times", deaths, kills,
-	     policy_kills, changes);
+	oom_kills = vmstat("oom_kill") - oom_kills;
+	check((long long)deaths >= wanted, "deaths", "as many as wanted", "%llu of %lld", deaths, wanted);
+	check_int("ends of another kind than SIGKILL, or cgroups that were not made or removed", 0, odd);
+	/* Children that the spawners ended at the stop are deaths, too. */
+	check(oom_kills >= wanted && oom_kills <= (long long)deaths, "OOM kills", "the deaths, less those at the end",
+	      "%lld kills, %llu deaths", oom_kills, deaths);
+	if (wanted >= 8 * DEATHS_PER_STEP) {
+		check(kills > 0, "policies have a part in it", "1 kill or more", "%llu", kills);
+		check(watched > 0, "new cgroups were watched", "1 or more", "%llu", watched);
+		check(events > 0, "pressure events came", "1 or more", "%llu", events);
+	}
+	if (chain[0].object)
+		policy_unload(&chain[0]);
+	if (chain[1].object)
+		policy_unload(&chain[1]);
+	if (psi.object)
+		policy_unload(&psi);
+	for (i = 0; i < POOLS; i++)
+		cg_remove_tree(names[i]);
+	/* What else holds a dead memcg: caches, and the stock of the CPUs. */
+	for (i = 0; i < LIVING; i++) {
+		snprintf(names[0], sizeof(names[0]), "t/living%d", i);
+		cg_make(names[0], false);
+	}
+	wait_for_ms((proc_write("sys/vm/drop_caches", "3"), take_stock(),
+		     cg_field("", "cgroup.stat", "nr_dying_descendants") <= dying), 60000);
+	check(cg_field("", "cgroup.stat", "nr_dying_descendants") <= dying, "dying cgroups are back to their number",
+	      "as before", "%lld, were %lld", cg_field("", "cgroup.stat", "nr_dying_descendants"), dying);
+	check(wait_for(!count_threads("psimon")), "no psimon thread is left", "0", "%d", count_threads("psimon"));
+	note("%llu deaths, %lld OOM kills (%llu by policies that were seen to their end), policies changed %d times, "
+	     "%llu cgroups watched, %llu pressure events, %lld dying cgroups before and %lld after",
+	     deaths, oom_kills, kills, step, watched, events, dying,
+	     cg_field("", "cgroup.stat", "nr_dying_descendants"));
 }
 
 const struct scenario storm_scenarios[] = {

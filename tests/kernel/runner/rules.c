@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* What holds around policies: sysctls, sysrq, bypassing, counts, replacing without a gap. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+
+#include "harness.h"
+
+enum { BAIT, GROWER, HOGS };
+
+/* An OOM in "t/scope" comes about when the grower fills; the kernel would kill the bait. */
+static void start(struct hog hogs[HOGS])
+{
+	hogs[BAIT] = (struct hog){ .name = "bait", .cgroup = "t/scope/bait", .adj = 1000 };
+	hogs[GROWER] = (struct hog){ .name = "grower", .cgroup = "t/scope/grower" };
+	cg_make("t/scope", true);
+	cg_set("t/scope", "memory.max", 30 * MIB);
+	cg_set("t/scope", "memory.swap.max", 0);
+	cg_make("t/scope/bait", false);
+	cg_make("t/scope/grower", false);
+	hog_start(&hogs[BAIT]);
+	require(hog_fill(&hogs[BAIT], 15 * MIB), "the bait fills", "it does not");
+	hog_start(&hogs[GROWER]);
+}
+
+static void renew(struct hog *hog, uint64_t bytes)
+{
+	hog->pid = 0;
+	hog_start(hog);
+	require(hog_fill(hog, bytes), "a hog fills", "%s does not", hog->name);
+}
+
+static struct policy probe(const char *name, int verdict, uint32_t busy_ms)
+{
+	struct policy policy = policy_open("probe", name);
+
+	policy_set_u32(&policy, "verdict", verdict);
+	policy_set_u32(&policy, "busy_ms", busy_ms);
+	policy_load(&policy);
+	policy_attach(&policy);
+	return policy;
+}
+
+/* One OOM after the other in "t/scope", each solved by somebody. */
+static void ooms(struct hog hogs[HOGS], int count)
+{
+	for (int i = 0; i < count; i++) {
+		if (i) {
+			/* Whoever died comes back; the grower holds what it got. */
+			require(wait_for(hog_reap(&hogs[BAIT])), "the bait dies", "it does not");
+			close(hogs[GROWER].order);
+			require(wait_for(hog_reap(&hogs[GROWER])), "the grower ends", "it does not");
+			renew(&hogs[BAIT], 15 * MIB);
+			hogs[GROWER].pid = 0;
+			hog_start(&hogs[GROWER]);
+		}
+		hog_order(&hogs[GROWER], 20 * MIB);
+		require(wait_for(hog_filled(&hogs[GROWER]) || hog_reap(&hogs[GROWER])),
+			"an OOM is solved", "it is not");
+	}
+}
+
+static void check_bypassed(struct policy *policy, const char *why)
+{
+	check_log(why);
+	check(wait_for(policy_registered(policy) == 0), "its link is detached", "no map",
+	      "map %u", policy_registered(policy));
+}
+
+/*
+ * Who claims progress without having made any is bypassed after three times, and the
+ * policy behind it is asked in its place; loaded anew it is asked again.
+ */
+static void bypass_false_claims(void)
+{
+	struct policy liar = probe("liar", 1, 0), second = probe("second", 0, 0);
+	struct hog hogs[HOGS];
+	uint64_t calls;
+
+	start(hogs);
+	ooms(hogs, 4);
+	check_killed(&hogs[BAIT]);
+	check_int("calls of the liar until it is bypassed", 3, policy_u64(&liar, "nr_calls"));
+	check_bypassed(&liar, "policy liar is bypassed: it claimed progress 3 times in a row");
+	check_int("times that the log says so", 1, klog_count("policy liar is bypassed"));
+	check(policy_u64(&second, "nr_calls") > 3, "the next policy is asked all the time",
+	      "more than 3", "%llu", (unsigned long long)policy_u64(&second, "nr_calls"));
+	check(policy_registered(&second) > 0, "who passes on is not bypassed", "registered", "no map");
+
+	policy_unload(&liar);
+	liar = probe("liar", 1, 0);
+	calls = policy_u64(&second, "nr_calls");
+	renew(&hogs[BAIT], 6 * MIB);
+	hog_order(&hogs[GROWER], 6 * MIB);
+	check_killed(&hogs[BAIT]);
+	check(wait_for(policy_u64(&liar, "nr_calls") > 0), "loaded anew it is asked again", "1 or more",
+	      "%llu", (unsigned long long)policy_u64(&liar, "nr_calls"));
+	check(policy_u64(&second, "nr_calls") > calls, "and so is the other", "more than before", "no");
+}
+
+/* A policy over its budget of time is bypassed after three times, a quick one is not. */
+static void bypass_slow_policy(void)
+{
+	struct policy slow, quick;
+	struct hog hogs[HOGS];
+
+	sysctl_write("vm/bpf_oom_budget_ms", "150");
+	slow = probe("slow", 0, 300);
+	quick = probe("quick", 0, 20);
+	start(hogs);
+	ooms(hogs, 4);
+	sysctl_write("vm/bpf_oom_budget_ms", "1000");
+	check_killed(&hogs[BAIT]);
+	check_int("calls of the slow one until it is bypassed", 3, policy_u64(&slow, "nr_calls"));
+	check_bypassed(&slow, "policy slow is bypassed: 3 calls in a row took longer than 150 ms");
+	check(policy_registered(&quick) > 0, "the quick one stays", "registered", "no map");
+	check(policy_u64(&quick, "nr_calls") > 3, "and is asked all the time", "more than 3", "%llu",
+	      (unsigned long long)policy_u64(&quick, "nr_calls"));
+}
+
+/* A program may run while it is unloaded: unloading waits for it. */
+static void unloading_waits_for_handler(void)
+{
+	struct policy policy = probe("busy", 0, 1500);
+	struct hog hogs[HOGS];
+	uint64_t now;
+
+	start(hogs);
+	hog_order(&hogs[GROWER], 20 * MIB);
+	require(wait_for(policy_u64(&policy, "called_ns")), "the policy is called", "it is not");
+	check_int("the handler is running", 0, policy_u64(&policy, "left_ns"));
+	bpf_link__destroy(policy.link);
+	policy.link = NULL;
+	now = now_ns();
+	check(policy_u64(&policy, "left_ns") && policy_u64(&policy, "left_ns") <= now,
+	      "it has returned when unloading does", "an earlier time", "%llu, now is %llu",
+	      (unsigned long long)policy_u64(&policy, "left_ns"), (unsigned long long)now);
+	check_killed(&hogs[BAIT]);
+}
+
+/* panic_on_oom=1 is about OOMs of the system: those of a memcg still reach the policies. */
+static void panic_on_oom_spares_memcg(void)
+{
+	struct policy policy = probe("asked", 0, 0);
+	struct hog hogs[HOGS];
+
+	sysctl_write("vm/panic_on_oom", "1");
+	start(hogs);
+	ooms(hogs, 1);
+	sysctl_write("vm/panic_on_oom", "0");
+	check_killed(&hogs[BAIT]);
+	check(policy_u64(&policy, "nr_calls") > 0, "the policy was asked", "1 or more", "%llu",
+	      (unsigned long long)policy_u64(&policy, "nr_calls"));
+}
+
+/* ... and the same with oom_kill_allocating_task. */
+static void allocating_task_spares_memcg(void)
+{
+	struct policy policy = probe("asked", 0, 0);
+	struct hog hogs[HOGS];
+
+	sysctl_write("vm/oom_kill_allocating_task", "1");
+	start(hogs);
+	ooms(hogs, 1);
+	sysctl_write("vm/oom_kill_allocating_task", "0");
+	check_killed(&hogs[BAIT]);
+	check(policy_u64(&policy, "nr_calls") > 0, "the policy was asked", "1 or more", "%llu",
+	      (unsigned long long)policy_u64(&policy, "nr_calls"));
+}
+
+/* sysrq-f asks the policies, as an OOM of the system of order -1. */
+static void sysrq_asks_policies(void)
+{
+	struct policy policy = probe("by_hand", 1, 0);
+	struct hog victim = { .name = "victim", .cgroup = "t/victim" };
+	struct hog other = { .name = "other", .cgroup = "t/other", .adj = 1000 };
+	int32_t *targets = policy_data(&policy, "targets");
+
+	cg_make("t/victim", false);
+	cg_make("t/other", false);
+	hog_start(&victim);
+	hog_start(&other);
+	require(hog_fill(&victim, 5 * MIB) && hog_fill(&other, 10 * MIB), "hogs fill", "they do not");
+	targets[0] = victim.pid;
+	proc_write("sysrq-trigger", "f");
+	check_killed(&victim);
+	check_alive(&other);
+	check_int("the order of the OOM", -1, (int32_t)policy_u32(&policy, "order"));
+	check_int("it is global", 1, policy_u32(&policy, "is_global"));
+	check_log("oom_policy=by_hand");
+}
+
+/*
+ * The OOM of a memcg that is met with filesystem locks held, thus without __GFP_FS, asks
+ * the policies; a global one is left to the allocator before anybody is asked. Making
+ * directories on ext4 charges blocks that way.
+ */
+static void nofs_memcg_oom(void)
+{
+	struct policy seen = probe("seen", 0, 0), policy = policy_start("first_task", "nofs");
+	struct hog maker = { .name = "maker", .cgroup = "t/scope", .adj = -1000, .dirs = "/mnt" };
+	struct hog full[8];
+	int i, dead = 0;
+
+	mkdir("/mnt", 0755);
+	require(!mount("/dev/vda", "/mnt", "ext4", 0, NULL), "the disk can be mounted", "%s",
+		strerror(errno));
+	cg_make("t/scope", false);
+	cg_set("t/scope", "memory.swap.max", 0);
+	hog_start(&maker);
+	for (i = 0; i < (int)ARRAY_SIZE(full); i++) {
+		full[i] = (struct hog){ .name = "full", .cgroup = "t/scope" };
+		hog_start(&full[i]);
+		require(hog_fill(&full[i], MIB), "a hog fills", "it does not");
+	}
+	/* No room left, and nothing that could be reclaimed. */
+	cg_set("t/scope", "memory.max", cg_value("t/scope", "memory.current") + 64 * 4096);
+	hog_order(&maker, 600);
+	check(wait_for(hog_filled(&maker)), "the directories get made", "they do", "they do not");
+	for (i = 0; i < (int)ARRAY_SIZE(full); i++)
+		dead += hog_reap(&full[i]);
+	check(dead > 0, "processes killed for them", "1 or more", "%d", dead);
+	check(policy_u32(&seen, "nr_nofs") > 0, "OOMs without __GFP_FS that asked the policies",
+	      "1 or more", "%u of %llu", policy_u32(&seen, "nr_nofs"),
+	      (unsigned long long)policy_u64(&seen, "nr_calls"));
+	check_log("oom_policy=nofs");
+	check_int("the policy counts its kills", dead, cg_field("t/scope", "memory.events", "oom_kill"));
+	check_int("errors of the policy", 0, policy_u64(&policy, "nr_errors"));
+	close(maker.order);
+	wait_for(hog_reap(&maker));
+	umount("/mnt");
+}
+
+/*
+ * Make before break: the new policy is attached, then the old one goes. A witness looks at
+ * each OOM meanwhile and finds none that nobody was asked about.
+ */
+static void storm_of_replacements(int rounds, bool gap)
+{
+	struct policy witness = tracer_open("witness");
+	struct policy chain[2], next[2];
+	struct spawner spawner = { .cgroup = "t/pool", .children = 3, .mib = 20 };
+	uint32_t seen;
+	int round;
+
+	tracer_attach(&witness);
+	cg_make("t/pool", false);
+	cg_set("t/pool", "memory.max", 6 * MIB);
+	cg_set("t/pool", "memory.swap.max", 0);
+	for (int i = 0; i < 2; i++) {
+		bool passes = i == 0;
+
+		chain[i] = policy_open("first_task", i ? "killer" : "passer");
+		policy_set(&chain[i], "passes", &passes, 1);
+		map_share(&chain[i], &witness, "asked");
+		policy_load(&chain[i]);
+		policy_attach(&chain[i]);
+	}
+	spawner_start(&spawner);
+	for (round = 0; round < rounds; round++) {
+		/*
+		 * Every other time the whole chain anew, as for a new order; otherwise its
+		 * last policy alone.
+		 */
+		int from = round % 2;
+
+		if (gap)
+			for (int i = from; i < 2; i++)
+				bpf_link__destroy(chain[i].link), chain[i].link = NULL;
+		if (gap)
+			pause_ms(20);
+		for (int i = from; i < 2; i++) {
+			bool passes = i == 0;
+
+			next[i] = policy_open("first_task", i ? "killer" : "passer");
+			policy_set(&next[i], "passes", &passes, 1);
+			map_share(&next[i], &witness, "asked");
+			policy_load(&next[i]);
+			policy_attach(&next[i]);
+		}
+		for (int i = from; i < 2; i++) {
+			policy_unload(&chain[i]);
+			chain[i] = next[i];
+		}
+		seen = policy_u32(&witness, "nr_asked");
+		keep_going();
+		require(wait_for(policy_u32(&witness, "nr_asked") > seen + 1), "OOMs keep coming",
+			"%u so far", seen);
+		if (gap && policy_u32(&witness, "nr_missed"))
+			break;
+	}
+	spawner_stop(&spawner);
+	if (gap) {
+		check(policy_u32(&witness, "nr_missed") > 0, "the witness notices a gap", "1 or more",
+		      "%u", policy_u32(&witness, "nr_missed"));
+	} else {
+		check_int("OOMs that nobody was asked about", 0, policy_u32(&witness, "nr_missed"));
+		check(policy_u32(&witness, "nr_asked") > 2u * rounds, "OOMs that a policy was asked about",
+		      "more than two a round", "%u", policy_u32(&witness, "nr_asked"));
+	}
+	note("%d %s, %u OOMs, %u asked about, %u met an earlier victim or room, %u with nobody asked, %llu deaths",
+	     round, gap ? "replacements with a gap" : "replacements", policy_u32(&witness, "nr_ooms"),
+	     policy_u32(&witness, "nr_asked"), policy_u32(&witness, "nr_waited"),
+	     policy_u32(&witness, "nr_missed"), (unsigned long long)spawner_deaths(&spawner));
+}
+
+static void replacing_leaves_no_gap(void)
+{
+	storm_of_replacements(200, false);
+}
+
+/* The same the other way round, so that the scenario above can fail. */
+static void replacing_witness_sees_gap(void)
+{
+	storm_of_replacements(100, true);
+}
+
+/* A group is killed as one, and each of its tasks counts once. */
+static void group_kill_counts_once(void)
+{
+	struct policy policy = policy_start("first_task", "group");
+	struct hog hogs[] = {
+		{ .name = "group1", .cgroup = "t/group" }, { .name = "group2", .cgroup = "t/group" },
+		{ .name = "group3", .cgroup = "t/group" },
+	};
+
+	cg_make("t/group", false);
+	cg_write("t/group", "memory.oom.group", "1");
+	cg_set("t/group", "memory.max", 30 * MIB);
+	cg_set("t/group", "memory.swap.max", 0);
+	for (int i = 0; i < 3; i++)
+		hog_start(&hogs[i]);
+	require(hog_fill(&hogs[0], 8 * MIB) && hog_fill(&hogs[1], 8 * MIB), "hogs fill", "they do not");
+	hog_order(&hogs[2], 30 * MIB);
+	for (int i = 0; i < 3; i++)
+		check_killed(&hogs[i]);
+	check_int("oom_kill of the group", 3, cg_field("t/group", "memory.events.local", "oom_kill"));
+	check_int("oom_group_kill of the group", 1,
+		  cg_field("t/group", "memory.events.local", "oom_group_kill"));
+	check_int("errors of the policy", 0, policy_u64(&policy, "nr_errors"));
+}
+
+const struct scenario rule_scenarios[] = {
+	{ "bypass_false_claims", "common", bypass_false_claims },
+	{ "bypass_slow_policy", "common", bypass_slow_policy },
+	{ "unloading_waits_for_handler", "common", unloading_waits_for_handler },
+	{ "panic_on_oom_spares_memcg", "common", panic_on_oom_spares_memcg },
+	{ "allocating_task_spares_memcg", "common", allocating_task_spares_memcg },
+	{ "sysrq_asks_policies", "common", sysrq_asks_policies },
+	{ "nofs_memcg_oom", "common", nofs_memcg_oom },
+	{ "group_kill_counts_once", "common", group_kill_counts_once },
+	{ "replacing_leaves_no_gap", "storm", replacing_leaves_no_gap },
+	{ "replacing_witness_sees_gap", "storm", replacing_witness_sees_gap },
+	{ }
+};
