@@ -100,6 +100,29 @@ def test_psi_off_keeps_only_psi_policies_away(tree: Path, lib: Library) -> None:
     assert found.blocking("oom") == []
 
 
+FLEET = """
+struct bpf_oom_ops { int (*handle_out_of_memory)(void *); char name[64]; } oom;
+struct bpf_psi_ops {
+    int (*init)(void *); void (*handle_psi_event)(void *); void (*handle_cgroup_online)(unsigned long long);
+} psi;
+enum bpf_psi_resource_flags { BPF_PSI_AVERAGES = 0x40000000 } flags;
+enum bpf_oom_limits { BPF_OOM_MAX_STRIKES = 3 } limits;
+"""
+
+
+def test_the_plain_interface_has_no_feature_and_no_problem(tree: Path, lib: Library) -> None:
+    found = read(tree, lib)
+    assert found.features == {"cgroup_online": False, "averages": False, "bypass": False}
+    assert found.problems == []
+
+
+def test_features_are_read_from_btf(tree: Path, lib: Library) -> None:
+    functions = sorted({name for names in KFUNCS.values() for name in names})
+    source = FLEET + "".join(f"int {name}(void) {{ return 0; }}\n" for name in functions)
+    (tree / "sys/kernel/btf/vmlinux").write_bytes(kernel(source))
+    assert read(tree, lib).report()["features"] == {"cgroup_online": True, "averages": True, "bypass": True}
+
+
 def test_a_kernel_without_the_interface(tree: Path, lib: Library) -> None:
     (tree / "sys/kernel/btf/vmlinux").write_bytes(kernel("int other;\n"))
     found = Capability()

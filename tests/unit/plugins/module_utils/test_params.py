@@ -23,7 +23,7 @@ SPECS = {
     "low": {"type": "u32", "default": 1},
     "high": {"type": "u32", "default": 2},
 }
-CONSTRAINTS = [["low", "<=", "high"]]
+CONSTRAINTS = [["low", "<=", "high"], ["size", "is a multiple of", 8, "count"]]
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,7 @@ CONSTRAINTS = [["low", "<=", "high"]]
         ("size", 0, 0),
         ("size", 1000, 1000),
         ("size", "17", 17),
+        ("size", 9, 9),
         ("count", True, True),
         ("count", "yes", True),
         ("count", "False", False),
@@ -67,6 +68,7 @@ def test_taken(name: str, given: Any, value: Any) -> None:
         ({"cgroup": 5}, "absolute path"),
         ({"nonsense": 1}, "no parameter 'nonsense'"),
         ({"low": 3}, "low <= high"),
+        ({"size": 9, "count": True}, "'size' is 9 and 'count' is set; choose a 'size' that is a multiple of 8, or leave 'count' off"),
     ],
 )
 def test_refused(given: dict[str, Any], says: str) -> None:
