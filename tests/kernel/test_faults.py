@@ -45,6 +45,7 @@ FAULTS = {
     28: ("everybody waits for another OOM", "common", "declaring_without_waiting"),
     29: ("any order is taken", "common", "psi_bad_orders"),
     30: ("policies come before the sysctls", "global", "global_allocating_task"),
+    31: ("a handler may reclaim, and run into another OOM", "common", "handler_cannot_recurse"),
 }
 #: A second scenario that notices the same fault in another way.
 ALSO = {16: "psi_seed", 20: "bypass_slow_policy"}

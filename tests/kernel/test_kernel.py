@@ -52,6 +52,7 @@ SCENARIOS = {
         "verifier_guards_oom_control",
         "verifier_refuses_user_memory",
         "handler_cannot_fault",
+        "handler_cannot_recurse",
         "psi_seed",
         "pressure_oom_twice",
         "pressure_oom_system_wide",

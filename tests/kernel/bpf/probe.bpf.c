@@ -34,6 +34,7 @@ u64 called_ns;		/* first call */
 u64 left_ns;		/* end of the last one */
 s32 order;		/* of the last one, -1: sysrq */
 u32 nr_nofs;		/* calls without __GFP_FS */
+u32 task_flags;		/* of the task that runs the handler */
 u64 scope_id;		/* cgroup id of the last OOM's scope */
 u64 scope_usage;
 u64 scope_file;
@@ -60,6 +61,7 @@ OOM_SEC int OOM_HANDLER(probe_handle)
 	freed_on_entry += freed->bpf_memory_freed;
 	is_global = !oc->memcg;
 	order = freed->order;
+	task_flags = bpf_get_current_task_btf()->flags;
 	nr_nofs += !(freed->gfp_mask & GFP_FS);
 	if (busy_ms) {
 		u64 end = bpf_ktime_get_ns() + busy_ms * 1000000ULL;

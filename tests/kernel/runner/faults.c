@@ -226,7 +226,32 @@ static void handler_cannot_fault(void)
 		  (int32_t)policy_u32(&policy, "copy_result"));
 }
 
+/*
+ * Nor must memory that a handler allocates, or charges to somebody, lead to another OOM in
+ * the same task: it may use the reserves, and so neither reclaims nor runs into one.
+ */
+static void handler_cannot_recurse(void)
+{
+	struct policy policy = policy_start("probe", "looks");
+	struct hog bait = { .name = "bait", .cgroup = "t/bait", .adj = 1000 };
+	struct hog grower = { .name = "grower", .cgroup = "t/grower" };
+	const uint32_t pf_memalloc = 0x800;	/* linux/sched.h */
+
+	cg_make("t/bait", false);
+	cg_make("t/grower", false);
+	cg_set("t", "memory.max", 30 * MIB);
+	cg_set("t", "memory.swap.max", 0);
+	hog_start(&bait);
+	require(hog_fill(&bait, 15 * MIB), "the bait fills", "it does not");
+	hog_start(&grower);
+	hog_order(&grower, 20 * MIB);
+	check_killed(&bait);
+	check(policy_u32(&policy, "task_flags") & pf_memalloc, "the handler runs with PF_MEMALLOC",
+	      "0x800 among the flags", "0x%x", policy_u32(&policy, "task_flags"));
+}
+
 const struct scenario fault_scenarios[] = {
+	{ "handler_cannot_recurse", "common", handler_cannot_recurse },
 	{ "kill_refusals", "common", kill_refusals },
 	{ "refusal_frees_nothing", "common", refusal_frees_nothing },
 	{ "no_second_victim", "common", no_second_victim },
