@@ -48,6 +48,7 @@ static void prepare(void)
 	put("/proc/sys/kernel/printk_devkmsg", "on\n");
 	put("/proc/sys/kernel/hung_task_timeout_secs", "30");
 	put("/proc/sys/vm/overcommit_memory", "1");
+	put("/proc/sys/kernel/pid_max", "32768");
 	put("/sys/kernel/tracing/events/oom/mark_victim/enable", "1");
 	put("/sys/fs/cgroup/cgroup.subtree_control", "+memory");
 }
