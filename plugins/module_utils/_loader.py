@@ -52,9 +52,7 @@ def lacking(lib: Library, capability: Capability, manifest: Manifest, data: byte
         return [name for name in missing if found.implements(name)]
 
 
-def load(
-    lib: Library, capability: Capability, manifest: Manifest, data: bytes, cgroup_ids: Mapping[str, int], pin: str
-) -> None:
+def load(lib: Library, capability: Capability, manifest: Manifest, data: bytes, cgroup_ids: Mapping[str, int], pin: str) -> None:
     """Register a policy and pin it; nothing stays behind when this fails."""
     if manifest.params.get("averages", {}).get("value") is True and not capability.features["averages"]:
         raise BpfOomError(

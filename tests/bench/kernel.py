@@ -14,8 +14,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests" / "kernel"), str(ROOT / "molecule" / "shared")]
 
-import accel  # noqa: E402
 import kernel_tier  # noqa: E402
+
+import accel  # noqa: E402
 
 # 5,000 processes, each with a stack and page tables of its own.
 MEMORY_MIB = 4096

@@ -94,7 +94,8 @@ def build_runner(artifact: Path, directory: Path) -> Path:
     flags = ["-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g", "-static"]
     flags += ["-Wall", "-Wextra", "-Wno-missing-field-initializers", "-Werror"]
     sources = sorted((HERE / "runner").glob("*.c"))
-    run("gcc", *flags, "-I", libbpf / "include", "-I", artifact / "uapi", *sources, "-o", runner, libbpf / "lib" / "libbpf.a", *libraries)
+    include: list[str | Path] = ["-I", libbpf / "include", "-I", artifact / "uapi"]
+    run("gcc", *flags, *include, *sources, "-o", runner, libbpf / "lib" / "libbpf.a", *libraries)
     run("strip", runner)
     return runner
 

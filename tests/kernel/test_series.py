@@ -70,7 +70,8 @@ def test_a_tree_of_another_series_is_refused(tree: Path, tmp_path: Path) -> None
 
 def test_a_configuration_that_is_missing(tmp_path: Path) -> None:
     result = build(tmp_path / "cache", "--deb", CONFIG="/nowhere/config")
-    assert result.stderr == "kernel/build: CONFIG=/nowhere/config is no file; give a kernel configuration such as /boot/config-...\n"
+    assert result.stderr.startswith("kernel/build: CONFIG=/nowhere/config is no file; give a kernel configuration")
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_both_series_say_the_same_in_the_same_order() -> None:
