@@ -262,9 +262,17 @@ static void memory(void)
 		keep_going();
 	}
 	cg_make("t/many", true);
-	for (kind = 0; kind < 2; kind++) {
+	for (kind = 0; kind < 3; kind++) {
+		static const char *what[] = {
+			"a_cgroup", "a_cgroup_with_a_polling_trigger", "a_cgroup_with_a_trigger_on_averages",
+		};
+
 		watcher = policy_open("psi_online", NULL);
 		policy_set_u64(&watcher, "parent_id", kind ? cg_id("t/many") : ~0ULL);
+		if (kind == 2) {
+			policy_set_u32(&watcher, "resource", 0xc0000001);
+			policy_set_u32(&watcher, "window_us", 2000000);
+		}
 		policy_load(&watcher);
 		policy_attach(&watcher);
 		before = kernel_memory();
@@ -275,8 +283,8 @@ static void memory(void)
 		require(wait_for((int)policy_u32(&watcher, "nr_told") == TRIGGERS), "cgroups are told of",
 			"%u are", policy_u32(&watcher, "nr_told"));
 		after = kernel_memory();
-		note("memory what=%s bytes=%lld", kind ? "a_cgroup_with_a_polling_trigger" : "a_cgroup",
-		     (after - before) * 1024 / TRIGGERS);
+		check_int("cgroups watched", kind ? TRIGGERS : 0, policy_u32(&watcher, "nr_watched"));
+		note("memory what=%s bytes=%lld", what[kind], (after - before) * 1024 / TRIGGERS);
 		for (i = 0; i < TRIGGERS; i++) {
 			snprintf(name, sizeof(name), "t/many/%d", i);
 			cg_remove(name);
