@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
-from collections.abc import Callable
+import concurrent.futures
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import kernel_tier
@@ -23,17 +24,28 @@ def initramfs(artifact: Path, workplace: Path) -> Path:
     return kernel_tier.build_initramfs(artifact, workplace)
 
 
+#: Machines wait a lot, for windows of pressure and for the kernel's limit on OOM reports.
+SIDE_BY_SIDE = 2
+
+
 @pytest.fixture(scope="session")
-def boot(artifact: Path, initramfs: Path, workplace: Path) -> Callable[[str], kernel_tier.Boot]:
-    """Boots a machine by name, once; whoever asks again gets what it said."""
-    done: dict[str, kernel_tier.Boot] = {}
+def boot(
+    request: pytest.FixtureRequest, artifact: Path, initramfs: Path, workplace: Path
+) -> Iterator[Callable[[str], kernel_tier.Boot]]:
+    """Boots a machine by name, once; whoever asks again gets what it said. All that the run needs start at once."""
+    calls = [getattr(item, "callspec", None) for item in request.session.items]
+    needed = [name for name in kernel_tier.BOOTS if any(call and call.params.get("name") == name for call in calls)]
+    with concurrent.futures.ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        booted: dict[str, concurrent.futures.Future[kernel_tier.Boot]] = {}
 
-    def boot_once(name: str) -> kernel_tier.Boot:
-        if name not in done:
-            done[name] = kernel_tier.boot(artifact, initramfs, workplace, name)
-        return done[name]
+        def boot_once(name: str) -> kernel_tier.Boot:
+            for each in [*needed, name]:
+                if each not in booted:
+                    booted[each] = pool.submit(kernel_tier.boot, artifact, initramfs, workplace, each)
+            return booted[name].result()
 
-    return boot_once
+        yield boot_once
+        pool.shutdown(cancel_futures=True)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

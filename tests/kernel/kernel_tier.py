@@ -25,7 +25,9 @@ SILENT_SECONDS = 180
 #: The boots of the tests, with their memory in MiB. A global OOM comes sooner in a small machine.
 BOOTS = {"common": 512, "global": 256, "panic": 256, "storm": 384}
 #: What a kernel with its own checks on needs besides.
-DEBUG_MIB = 384
+DEBUG_MIB = 256
+#: ... and how much longer its machines may take for anything.
+DEBUG_SLOWER = 5
 
 
 @dataclass
@@ -150,9 +152,9 @@ def debugs(artifact: Path) -> bool:
     return "CONFIG_KASAN=y" in (artifact / "config").read_text(encoding="ascii").splitlines()
 
 
-def make_disk(directory: Path) -> Path:
+def make_disk(directory: Path, name: str) -> Path:
     """An empty file system for the scenarios that want one that is on a disk."""
-    disk = directory / "disk"
+    disk = directory / f"{name}.disk"
     with disk.open("wb") as file:
         file.truncate(64 << 20)
     run("/sbin/mke2fs", "-q", "-t", "ext4", disk)
@@ -171,8 +173,10 @@ def boot(
     command += ["-serial", f"file:{console}", "-serial", f"file:{results}"]
     command += ["-kernel", str(bzimage), "-initrd", str(initramfs)]
     only = os.environ.get("BPF_OOM_SCENARIOS")  # for whoever works on one: only these, comma-separated
-    command += ["-drive", f"file={make_disk(directory)},if=virtio,format=raw,cache=unsafe"]
+    command += ["-drive", f"file={make_disk(directory, name)},if=virtio,format=raw,cache=unsafe"]
     arguments = ["console=ttyS0", "ignore_loglevel", "panic=-1", f"boot={name}", *append]
+    if debugs(artifact):
+        arguments.append(f"slow={DEBUG_SLOWER}")
     if deaths := os.environ.get("BPF_OOM_STORM"):  # how many a storm takes
         arguments.append(f"storm={int(deaths)}")
     command += ["-append", " ".join(arguments + ([f"scenarios={only}"] if only else []))]

@@ -2,12 +2,12 @@
 /*
  * An OOM policy that does as the runner says and records what came of it.
  */
-#include <bpf_oom/policy.h>
+#include "meet.h"
 
 /* What the handler returns. */
 const volatile s32 verdict;
 
-/* How long it takes, unless the runner sets `go_on`. */
+/* How long it takes, unless whom it meets says that it is done. */
 const volatile u32 busy_ms;
 
 int bpf_copy_from_user_str(void *dst, u32 size, const void *unsafe_ptr, u64 flags) __ksym;
@@ -26,7 +26,6 @@ POLICY_TEXT(kill_message) = "probe";
 /* Written by the runner: pids to kill, once; 0 ends the list. */
 s32 targets[MAX_TARGETS];
 u64 user_address;	/* of the process that ran into the OOM: copied from if set */
-u32 go_on;
 
 /* Written here. */
 s32 results[MAX_TARGETS];
@@ -43,11 +42,6 @@ u32 freed_on_entry;	/* calls which found memory already freed */
 s32 copy_result;
 char copied[8];
 
-static long wait_a_little(u64 i, void *end)
-{
-	return bpf_ktime_get_ns() >= *(u64 *)end || *(volatile u32 *)&go_on;
-}
-
 OOM_SEC int OOM_HANDLER(probe_handle)
 {
 	struct oom_control___freed *freed = (void *)oc;
@@ -63,11 +57,9 @@ OOM_SEC int OOM_HANDLER(probe_handle)
 	order = freed->order;
 	task_flags = bpf_get_current_task_btf()->flags;
 	nr_nofs += !(freed->gfp_mask & GFP_FS);
-	if (busy_ms) {
-		u64 end = bpf_ktime_get_ns() + busy_ms * 1000000ULL;
-
-		bpf_loop(1 << 23, wait_a_little, &end, 0);
-	}
+	meet_here(MEET_OOM);
+	if (busy_ms)
+		meet_wait_ms(MEET_DONE, busy_ms);
 
 	scope = oom_scope(oc);
 	if (scope) {

@@ -3,7 +3,7 @@
  * A PSI policy that watches each cgroup which is made below a parent, and records what it
  * was told and in which order.
  */
-#include <bpf_oom/policy.h>
+#include "meet.h"
 
 #define MAX_RECORDS	4096
 
@@ -34,17 +34,10 @@ static void tell(u64 what)
 	told[__sync_fetch_and_add(&nr_told, 1) % MAX_RECORDS] = what;
 }
 
-static long wait_a_little(u64 i, void *end)
-{
-	return bpf_ktime_get_ns() >= *(u64 *)end;
-}
-
 PSI_INIT_SEC int PSI_INIT(psi_online_init)
 {
-	u64 end = bpf_ktime_get_ns() + init_ms * 1000000ULL;
-
 	if (init_ms)
-		bpf_loop(1 << 23, wait_a_little, &end, 0);
+		meet_wait_ms(MEET_DONE, init_ms);
 	return 0;
 }
 

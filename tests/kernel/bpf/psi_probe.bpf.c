@@ -2,7 +2,7 @@
 /*
  * A PSI policy that does as the runner says and records what came of it.
  */
-#include <bpf_oom/policy.h>
+#include "meet.h"
 
 #define MAX_WATCHES	2
 #define MAX_RECORDS	16
@@ -63,7 +63,11 @@ PSI_EVENT_SEC void PSI_EVENT(psi_probe_event)
 		bad_order_results[0] = bpf_out_of_memory(memcg, -1, true, constraint);
 		bad_order_results[1] = bpf_out_of_memory(memcg, 99, true, constraint);
 	} else if (on_event == EVENT_TRIES) {
+		/* While an OOM policy is running. */
+		meet_here(MEET_PSI);
+		meet_wait_ms(MEET_OOM, 10000);
 		declare_result = bpf_out_of_memory(memcg, 0, false, constraint);
+		meet_here(MEET_DONE);
 	} else {
 		declare_result = psi_declare_oom(memcg, constraint);
 	}

@@ -18,8 +18,12 @@
 #define MIB	(1024 * 1024ULL)
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 
-/* How long to wait for what should take moments: emulated machines are slow. */
-#define LIMIT_MS	20000
+/*
+ * How long to wait for what should take moments: emulated machines are slow, kernels with
+ * their own checks on are slower, by a factor that the kernel command line says: slow=N.
+ */
+#define LIMIT_MS	(20000 * slowness())
+unsigned int slowness(void);
 
 struct scenario {
 	const char *name;

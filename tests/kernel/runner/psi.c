@@ -318,11 +318,13 @@ static void declared_oom_weighs_score_adj(void)
 	      "it is the first", "before the eater", "%s", strstr(klog(), "(eater)") ? "after" : "not at all");
 }
 
-/* Who does not wait is told that another OOM is being handled. */
+/*
+ * Who does not wait is told that another OOM is being handled. The two handlers wait for
+ * each other: nobody else might get a CPU while both are running.
+ */
 static void declaring_without_waiting(void)
 {
-	struct policy busy = policy_open("probe", "busy");
-	struct policy policy;
+	struct policy busy = policy_open("probe", "busy"), policy;
 	struct hog grower = { .name = "grower", .cgroup = "t/scope" };
 	struct hog eater;
 
@@ -333,19 +335,18 @@ static void declaring_without_waiting(void)
 	cg_set("t/scope", "memory.max", 10 * MIB);
 	cg_set("t/scope", "memory.swap.max", 0);
 	make_eater(&eater, "t/cg", 20);
+	hog_start(&grower);
 	policy = psi_probe("t/cg", EVENT_TRIES);
+	map_share(&policy, &busy, "meet");
 	policy_load(&policy);
 	*(int32_t *)policy_data(&policy, "declare_result") = 12345;
 	policy_attach(&policy);
-	hog_start(&grower);
-	hog_order(&grower, 20 * MIB);
-	require(wait_for(policy_u64(&busy, "called_ns")), "an OOM is being handled", "it is not");
 	hog_order(&eater, 500 * MIB);
-	wait_for(policy_u32(&policy, "declare_result") != 12345);
-	check_int("the other OOM is still being handled", 0, policy_u64(&busy, "left_ns"));
-	*(uint32_t *)policy_data(&busy, "go_on") = 1;
-	check_int("bpf_out_of_memory() without waiting (-EBUSY)", -EBUSY,
-		  (int32_t)policy_u32(&policy, "declare_result"));
+	require(wait_for(policy_u32(&policy, "nr_events")), "pressure is told of", "it is not");
+	hog_order(&grower, 20 * MIB);
+	check(wait_for(policy_u32(&policy, "declare_result") != 12345), "bpf_out_of_memory() ends", "it does",
+	      "it does not");
+	check_int("its result without waiting (-EBUSY)", -EBUSY, (int32_t)policy_u32(&policy, "declare_result"));
 	check_killed(&grower);
 }
 

@@ -44,6 +44,13 @@ uint64_t now_ms(void)
 	return ts.tv_sec * 1000ULL + ts.tv_nsec / 1000000;
 }
 
+unsigned int slowness(void)
+{
+	const char *factor = getenv("slow");
+
+	return factor ? atoi(factor) : 1;
+}
+
 uint64_t now_ns(void)
 {
 	struct timespec ts;
@@ -219,7 +226,7 @@ static bool wait_process(pid_t pid, int *status)
 	pid_t dead;
 
 	keep_going();
-	while (now_ms() < report->going_ms + SCENARIO_LIMIT_MS) {
+	while (now_ms() < report->going_ms + SCENARIO_LIMIT_MS * slowness()) {
 		dead = waitpid(-1, status, WNOHANG);
 		if (dead == pid)
 			return true;
@@ -259,7 +266,7 @@ bool run_scenario(const struct scenario *scenario)
 		_exit(0);
 	}
 	if (!wait_process(pid, &status)) {
-		snprintf(text, sizeof(text), "still running after %d s", SCENARIO_LIMIT_MS / 1000);
+		snprintf(text, sizeof(text), "still running after %u s", SCENARIO_LIMIT_MS / 1000 * slowness());
 		record(false, "the scenario ends", "", text);
 		kill(pid, SIGKILL);
 	} else if (!report->finished && !report->failed) {
