@@ -46,6 +46,9 @@ FAULTS = {
     29: ("any order is taken", "common", "psi_bad_orders"),
     30: ("policies come before the sysctls", "global", "global_allocating_task"),
     31: ("a handler may reclaim, and run into another OOM", "common", "handler_cannot_recurse"),
+    32: ("a trigger on the averages counts what was before it", "common", "psi_averages_forget_the_past"),
+    33: ("the child of a vfork() is killed, and its parent with it", "common", "kill_refusals"),
+    34: ("an OOM policy may call any kfunc", "common", "verifier_refuses_user_memory"),
 }
 #: A second scenario that notices the same fault in another way.
 ALSO = {16: "psi_seed", 20: "bypass_slow_policy"}

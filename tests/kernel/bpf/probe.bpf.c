@@ -10,12 +10,14 @@ const volatile s32 verdict;
 /* How long it takes, unless whom it meets says that it is done. */
 const volatile u32 busy_ms;
 
-int bpf_copy_from_user_str(void *dst, u32 size, const void *unsafe_ptr, u64 flags) __ksym;
-
 struct oom_control___freed {
 	u32 gfp_mask;
 	s32 order;
 	bool bpf_memory_freed;
+} __attribute__((preserve_access_index));
+
+struct task_struct___faults {
+	int pagefault_disabled;
 } __attribute__((preserve_access_index));
 
 POLICY_TEXT(kill_message) = "probe";
@@ -25,7 +27,6 @@ POLICY_TEXT(kill_message) = "probe";
 
 /* Written by the runner: pids to kill, once; 0 ends the list. */
 s32 targets[MAX_TARGETS];
-u64 user_address;	/* of the process that ran into the OOM: copied from if set */
 
 /* Written here. */
 s32 results[MAX_TARGETS];
@@ -34,13 +35,12 @@ u64 left_ns;		/* end of the last one */
 s32 order;		/* of the last one, -1: sysrq */
 u32 nr_nofs;		/* calls without __GFP_FS */
 u32 task_flags;		/* of the task that runs the handler */
+s32 faults_disabled;
 u64 scope_id;		/* cgroup id of the last OOM's scope */
 u64 scope_usage;
 u64 scope_file;
 u32 is_global;
 u32 freed_on_entry;	/* calls which found memory already freed */
-s32 copy_result;
-char copied[8];
 
 OOM_SEC int OOM_HANDLER(probe_handle)
 {
@@ -56,6 +56,7 @@ OOM_SEC int OOM_HANDLER(probe_handle)
 	is_global = !oc->memcg;
 	order = freed->order;
 	task_flags = bpf_get_current_task_btf()->flags;
+	faults_disabled = ((struct task_struct___faults *)bpf_get_current_task_btf())->pagefault_disabled;
 	nr_nofs += !(freed->gfp_mask & GFP_FS);
 	meet_here(MEET_OOM);
 	if (busy_ms)
@@ -70,10 +71,6 @@ OOM_SEC int OOM_HANDLER(probe_handle)
 				bpf_core_enum_value(enum node_stat_item, NR_FILE_PAGES));
 		bpf_put_mem_cgroup(scope);
 	}
-
-	if (user_address)
-		copy_result = bpf_copy_from_user_str(copied, sizeof(copied), (void *)user_address,
-						     0);
 
 	for (i = 0; i < MAX_TARGETS; i++) {
 		if (!targets[i])

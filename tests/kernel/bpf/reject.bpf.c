@@ -111,3 +111,12 @@ int PSI_INIT(psi_no_sleep_init)
 STRUCT_OPS_SEC struct bpf_psi_ops psi_no_sleep = {
 	.init = (void *)psi_no_sleep_init,
 };
+
+/* Nor by a kfunc, of which only those on a list are for OOM handlers. */
+int bpf_copy_from_user_str(void *dst, u32 size, const void *unsafe_ptr, u64 flags) __ksym;
+
+OOM_SEC int OOM_HANDLER(oom_copies_str_handle)
+{
+	return bpf_copy_from_user_str(buffer, sizeof(buffer), NULL, 0) == 0;
+}
+OOM_MAP(oom_copies_str);

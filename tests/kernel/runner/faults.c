@@ -3,11 +3,33 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "harness.h"
+
+/* A child that has its parent's memory, in the cgroup; the parent stays outside. */
+static pid_t vfork_child(const char *cgroup, pid_t *parent)
+{
+	volatile pid_t *child = mmap(NULL, sizeof(*child), PROT_READ | PROT_WRITE,
+				     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	*parent = fork();
+	if (!*parent) {
+		proc_write("self/oom_score_adj", "0");
+		if (!vfork()) {
+			*child = getpid();
+			for (;;)
+				pause();
+		}
+		_exit(0);
+	}
+	require(wait_for(*child), "a process calls vfork()", "it does not");
+	cg_join(cgroup, *child);
+	return *child;
+}
 
 /* bpf_oom_kill_process() refuses, and each refusal has an errno of its own. */
 static void kill_refusals(void)
@@ -18,6 +40,7 @@ static void kill_refusals(void)
 	struct hog outside = { .name = "outside", .cgroup = "t/outside" };
 	struct hog victim = { .name = "victim", .cgroup = "t/scope" };
 	struct hog grower = { .name = "grower", .cgroup = "t/scope" };
+	pid_t parent, child;
 	siginfo_t info = { 0 };
 	int32_t *targets, *results;
 
@@ -41,8 +64,10 @@ static void kill_refusals(void)
 	targets[0] = protected.pid;
 	targets[1] = outside.pid;
 	targets[2] = zombie.pid;
-	targets[3] = victim.pid;
+	child = vfork_child("t/scope", &parent);
+	targets[3] = child;
 	targets[4] = victim.pid;
+	targets[5] = victim.pid;
 	hog_order(&grower, 20 * MIB);
 	check_killed(&victim);
 	check(wait_for(hog_filled(&grower)), "the grower gets its memory", "it does", "it does not");
@@ -51,8 +76,10 @@ static void kill_refusals(void)
 	check_int("killing a -1000 task (-EPERM)", -EPERM, results[0]);
 	check_int("killing a task outside the scope (-ESRCH)", -ESRCH, results[1]);
 	check_int("killing a zombie (-ESRCH)", -ESRCH, results[2]);
-	check_int("killing a task in the scope", 0, results[3]);
-	check_int("killing it again (-EBUSY)", -EBUSY, results[4]);
+	check_int("killing a vfork() child (-EPERM)", -EPERM, results[3]);
+	check(!waitpid(parent, NULL, WNOHANG), "its parent lives, whose memory it has", "alive", "dead");
+	check_int("killing a task in the scope", 0, results[4]);
+	check_int("killing it again (-EBUSY)", -EBUSY, results[5]);
 	check_int("tasks not found", 0, policy_u64(&policy, "nr_errors"));
 	check_int("oom_kill", 1, cg_field("t", "memory.events", "oom_kill"));
 	check_log("oom_policy=refused");
@@ -198,54 +225,45 @@ static void verifier_refuses_user_memory(void)
 	check_verifier("oom_allowed", NULL);
 	check_verifier("oom_copies", "cannot use helper bpf_copy_from_user#");
 	check_verifier("oom_copies_task", "cannot use helper bpf_copy_from_user_task#");
+	check_verifier("oom_copies_str", "calling kernel function bpf_copy_from_user_str is not allowed");
 }
 
 /*
- * A kfunc that the list of helpers does not cover must not fault in user memory either:
- * the fault would be charged, and wait for the lock that the handler runs under.
+ * Should a handler get at user memory all the same, it must not fault, as the fault would
+ * be charged; and memory that it allocates must not lead to another OOM in the same task.
+ * Both would wait for the lock that it runs under.
  */
+static void run_looking(struct policy *policy)
+{
+	struct hog bait = { .name = "bait", .cgroup = "t/bait", .adj = 1000 };
+	struct hog grower = { .name = "grower", .cgroup = "t/grower" };
+
+	*policy = policy_start("probe", "looks");
+	cg_make("t/bait", false);
+	cg_make("t/grower", false);
+	cg_set("t", "memory.max", 30 * MIB);
+	cg_set("t", "memory.swap.max", 0);
+	hog_start(&bait);
+	require(hog_fill(&bait, 15 * MIB), "the bait fills", "it does not");
+	hog_start(&grower);
+	hog_order(&grower, 20 * MIB);
+	check_killed(&bait);
+}
+
 static void handler_cannot_fault(void)
 {
-	struct policy policy = policy_start("probe", "copies");
-	struct hog bait = { .name = "bait", .cgroup = "t/bait", .adj = 1000 };
-	struct hog grower = { .name = "grower", .cgroup = "t/grower" };
+	struct policy policy;
 
-	cg_make("t/bait", false);
-	cg_make("t/grower", false);
-	cg_set("t", "memory.max", 30 * MIB);
-	cg_set("t", "memory.swap.max", 0);
-	*(uint64_t *)policy_data(&policy, "user_address") = HOG_UNTOUCHED;
-	*(int32_t *)policy_data(&policy, "copy_result") = 12345;
-	hog_start(&bait);
-	require(hog_fill(&bait, 15 * MIB), "the bait fills", "it does not");
-	hog_start(&grower);
-	hog_order(&grower, 20 * MIB);
-	check_killed(&bait);
-	check(wait_for(hog_filled(&grower)), "the grower gets its memory", "it does", "it does not");
-	check_int("copying from an untouched page (-EFAULT)", -EFAULT,
-		  (int32_t)policy_u32(&policy, "copy_result"));
+	run_looking(&policy);
+	check_int("page faults are disabled in the handler", 1, policy_u32(&policy, "faults_disabled"));
 }
 
-/*
- * Nor must memory that a handler allocates, or charges to somebody, lead to another OOM in
- * the same task: it may use the reserves, and so neither reclaims nor runs into one.
- */
 static void handler_cannot_recurse(void)
 {
-	struct policy policy = policy_start("probe", "looks");
-	struct hog bait = { .name = "bait", .cgroup = "t/bait", .adj = 1000 };
-	struct hog grower = { .name = "grower", .cgroup = "t/grower" };
 	const uint32_t pf_memalloc = 0x800;	/* linux/sched.h */
+	struct policy policy;
 
-	cg_make("t/bait", false);
-	cg_make("t/grower", false);
-	cg_set("t", "memory.max", 30 * MIB);
-	cg_set("t", "memory.swap.max", 0);
-	hog_start(&bait);
-	require(hog_fill(&bait, 15 * MIB), "the bait fills", "it does not");
-	hog_start(&grower);
-	hog_order(&grower, 20 * MIB);
-	check_killed(&bait);
+	run_looking(&policy);
 	check(policy_u32(&policy, "task_flags") & pf_memalloc, "the handler runs with PF_MEMALLOC",
 	      "0x800 among the flags", "0x%x", policy_u32(&policy, "task_flags"));
 }

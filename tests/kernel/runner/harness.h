@@ -85,8 +85,6 @@ int count_threads(const char *comm);
 int count_struct_ops(void);
 
 /* Hogs. */
-#define HOG_UNTOUCHED	0x600000000000ULL	/* a page that every hog has mapped, but not used */
-
 struct hog {
 	const char *name;
 	const char *cgroup;

@@ -39,6 +39,21 @@ static struct policy psi_probe(const char *cgroup, uint32_t on_event)
 	return policy;
 }
 
+/* Microseconds that some task of the cgroup was stalled for memory, ever. */
+static long long psi_total(const char *cgroup)
+{
+	char path[128], text[256] = "";
+	const char *total;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/sys/fs/cgroup/%s/memory.pressure", cgroup);
+	file = fopen(path, "r");
+	require(file && fgets(text, sizeof(text), file), "a pressure file can be read", "%s", path);
+	fclose(file);
+	total = strstr(text, "total=");
+	return total ? atoll(total + strlen("total=")) : -1;
+}
+
 static void check_declared_kill(struct hog *eater, const char *cgroup)
 {
 	check_killed(eater);
@@ -541,6 +556,43 @@ static void psi_averages(void)
 		  (int32_t)policy_u32(&policy, "watch_results"));
 }
 
+/* What a cgroup went through before does not count: a trigger on the averages begins anew. */
+static void psi_averages_forget_the_past(void)
+{
+	struct policy policy;
+	struct hog eater;
+	long long stalled;
+	int tries;
+
+	make_eater(&eater, "t/cg", 20);
+	hog_order(&eater, 500 * MIB);
+	/* Far more stall than the threshold below, all of it before. */
+	require(wait_for(psi_total("t/cg") > 3000000), "the cgroup stalls", "it does for %lld us", psi_total("t/cg"));
+	cg_write("t/cg", "memory.high", "max");
+	cg_freeze("t/cg", true);
+	policy = psi_probe("t/cg", EVENT_RECORDS);
+	policy_set_u32(&policy, "watch_resource", RESOURCE_MEM | RESOURCE_AVERAGES);
+	policy_set_u32(&policy, "threshold_us", 1900000);
+	policy_set_u32(&policy, "window_us", 2000000);
+	policy_load(&policy);
+	policy_attach(&policy);
+	check_int("the trigger is made", 0, (int32_t)policy_u32(&policy, "watch_results"));
+	/* A little stall, so that somebody looks; then as long as two looks take. */
+	stalled = psi_total("t/cg");
+	for (tries = 0; tries < 50 && psi_total("t/cg") == stalled; tries++) {
+		cg_set("t/cg", "memory.high", cg_value("t/cg", "memory.current") - MIB);
+		cg_freeze("t/cg", false);
+		pause_ms(20);
+		cg_freeze("t/cg", true);
+		cg_write("t/cg", "memory.high", "max");
+	}
+	check(psi_total("t/cg") > stalled, "there is a little stall", "some", "none");
+	check(psi_total("t/cg") - stalled < 1500000, "it is less than the threshold", "less", "%lld us",
+	      psi_total("t/cg") - stalled);
+	pause_ms(4500);
+	check_int("events", 0, policy_u32(&policy, "nr_events"));
+}
+
 /* The library's policy follows a service through its restarts, by its path. */
 static void pressure_oom_follows_restart(void)
 {
@@ -614,6 +666,7 @@ const struct scenario psi_scenarios[] = {
 	{ "psi_same_trigger_twice", "common", psi_same_trigger_twice },
 	{ "psi_trigger_cap", "common", psi_trigger_cap },
 	{ "psi_averages", "common", psi_averages },
+	{ "psi_averages_forget_the_past", "common", psi_averages_forget_the_past },
 	{ "pressure_oom_follows_restart", "common", pressure_oom_follows_restart },
 	{ "psi_unload_under_pressure", "common", psi_unload_under_pressure },
 	{ }
