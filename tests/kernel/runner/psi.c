@@ -39,7 +39,10 @@ static struct policy psi_probe(const char *cgroup, uint32_t on_event)
 	return policy;
 }
 
-/* Microseconds that some task of the cgroup was stalled for memory, ever. */
+/*
+ * Microseconds that some task of the cgroup was stalled for memory, ever. Each reading
+ * closes a sample, and one of less than a jiffy counts nothing: do not read it all the time.
+ */
 static long long psi_total(const char *cgroup)
 {
 	char path[128], text[256] = "";
@@ -567,7 +570,8 @@ static void psi_averages_forget_the_past(void)
 	make_eater(&eater, "t/cg", 20);
 	hog_order(&eater, 500 * MIB);
 	/* Far more stall than the threshold below, all of it before. */
-	require(wait_for(psi_total("t/cg") > 3000000), "the cgroup stalls", "it does for %lld us", psi_total("t/cg"));
+	require(wait_for((pause_ms(500), psi_total("t/cg")) > 3000000), "the cgroup stalls", "it does for %lld us",
+		psi_total("t/cg"));
 	cg_write("t/cg", "memory.high", "max");
 	cg_freeze("t/cg", true);
 	policy = psi_probe("t/cg", EVENT_RECORDS);
@@ -578,13 +582,15 @@ static void psi_averages_forget_the_past(void)
 	policy_attach(&policy);
 	check_int("the trigger is made", 0, (int32_t)policy_u32(&policy, "watch_results"));
 	/* A little stall, so that somebody looks; then as long as two looks take. */
+	pause_ms(500);
 	stalled = psi_total("t/cg");
-	for (tries = 0; tries < 50 && psi_total("t/cg") == stalled; tries++) {
+	for (tries = 0; tries < 20 && psi_total("t/cg") == stalled; tries++) {
 		cg_set("t/cg", "memory.high", cg_value("t/cg", "memory.current") - MIB);
 		cg_freeze("t/cg", false);
-		pause_ms(20);
+		pause_ms(50);
 		cg_freeze("t/cg", true);
 		cg_write("t/cg", "memory.high", "max");
+		pause_ms(100);
 	}
 	check(psi_total("t/cg") > stalled, "there is a little stall", "some", "none");
 	check(psi_total("t/cg") - stalled < 1500000, "it is less than the threshold", "less", "%lld us",
