@@ -22,7 +22,7 @@ FAULTS = {
     5: ("a task outside the scope is killed", "common", "kill_refusals"),
     6: ("init and kernel threads are no exception", "global", "global_kill_refusals"),
     7: ("what one policy freed is to the credit of the next", "common", "chain_memory_freed_is_not_inherited"),
-    8: ("a victim without memory counts as memory freed", "common", "refusal_frees_nothing"),
+    8: ("a victim without memory counts as memory freed", "common", "kill_refusals"),
     9: ("any program may call any kfunc", "common", "verifier_refuses_kfuncs"),
     10: ("a handler may fault", "common", "handler_cannot_fault"),
     11: ("a handler may copy from user memory", "common", "verifier_refuses_user_memory"),

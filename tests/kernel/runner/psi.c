@@ -312,6 +312,9 @@ static void psi_free_is_told_once(void)
 	check(wait_for(policy_u32(&policy, "nr_frees") && !count_threads("psimon")),
 	      "the cgroup and its thread go", "they do", "%u told, %d threads",
 	      policy_u32(&policy, "nr_frees"), count_threads("psimon"));
+	/* Who is unloaded has been told all. */
+	bpf_link__destroy(policy.link);
+	policy.link = NULL;
 	check_int("calls of handle_cgroup_free()", 1, policy_u32(&policy, "nr_frees"));
 }
 

@@ -19,6 +19,12 @@
 #define STORM_DEATHS	400	/* unless the command line says another number */
 #define DEATHS_PER_STEP	20
 #define POOLS		6
+/*
+ * What a kernel keeps pinned now and then, for a while and without any policy: Linux 7.3 was
+ * seen to, in one of four storms. A leak of ours would grow with the cgroups that were
+ * watched or killed in, dozens in the shortest storm.
+ */
+#define PINNED		2
 #define SILENCE_MS	60000	/* a storm without a death for so long hangs */
 
 static struct policy watcher(const char *parent)
@@ -186,9 +192,9 @@ static void storm(void)
 		cg_make(names[0], false);
 	}
 	wait_for_ms((proc_write("sys/vm/drop_caches", "3"), take_stock(),
-		     cg_field("", "cgroup.stat", "nr_dying_descendants") <= dying), 60000);
-	check(cg_field("", "cgroup.stat", "nr_dying_descendants") <= dying, "dying cgroups are back to their number",
-	      "as before", "%lld, were %lld", cg_field("", "cgroup.stat", "nr_dying_descendants"), dying);
+		     cg_field("", "cgroup.stat", "nr_dying_descendants") <= dying), 20000);
+	check(cg_field("", "cgroup.stat", "nr_dying_descendants") <= dying + PINNED,
+	      "dying cgroups are back to their number", "as before, and 2 at most", "%lld, were %lld", cg_field("", "cgroup.stat", "nr_dying_descendants"), dying);
 	check(wait_for(!count_threads("psimon")), "no psimon thread is left", "0", "%d", count_threads("psimon"));
 	note("%llu deaths, %lld OOM kills (%llu by policies that were seen to their end), policies changed %d times, "
 	     "%llu cgroups watched, %llu pressure events, %lld dying cgroups before and %lld after",
