@@ -34,6 +34,21 @@ static __always_inline void count(u64 *counter)
 	__sync_fetch_and_add(counter, 1);
 }
 
+static __always_inline struct bpf_iter_num *range_begin(struct bpf_iter_num *it, int from, int to)
+{
+	bpf_iter_num_new(it, from, to);
+	return it;
+}
+
+static __always_inline bool range_next(struct bpf_iter_num *it, int *i)
+{
+	int *at = bpf_iter_num_next(it);
+
+	if (at)
+		*i = *at;
+	return at;
+}
+
 static __always_inline void range_end(struct bpf_iter_num *it)
 {
 	bpf_iter_num_destroy(it);
@@ -42,8 +57,7 @@ static __always_inline void range_end(struct bpf_iter_num *it)
 /* A loop that the verifier looks at once, however long; its body may return. */
 #define for_range(i, from, to)						\
 	for (struct bpf_iter_num __it __attribute__((cleanup(range_end))),	\
-	     *__end __attribute__((unused)) = (bpf_iter_num_new(&__it, from, to), NULL); \
-	     ({ int *__at = bpf_iter_num_next(&__it); if (__at) i = *__at; __at; });)
+	     *__range = range_begin(&__it, from, to); range_next(__range, &(i));)
 
 /* What nobody may kill: kernel threads, init, and who was excepted by -1000. */
 static __always_inline bool task_protected(struct task_struct *task)

@@ -74,8 +74,9 @@ static void consider(struct mem_cgroup *memcg)
 	if (leaf.size < min_usage || leaf.size < leaves[MAX_LEAVES - 1].size)
 		return;
 	if (!count_file) {
-		file = bpf_mem_cgroup_page_state(memcg, bpf_core_enum_value(enum node_stat_item,
-									     NR_FILE_PAGES));
+		int item = bpf_core_enum_value(enum node_stat_item, NR_FILE_PAGES);
+
+		file = bpf_mem_cgroup_page_state(memcg, item);
 		leaf.size = leaf.size > file ? leaf.size - file : 0;
 		if (leaf.size < min_usage)
 			return;
