@@ -360,21 +360,22 @@ bool hog_alive(struct hog *hog)
 struct hog *first_dead(struct hog *hogs, int count)
 {
 	const char *first_at = NULL, *at;
-	struct hog *first = NULL;
+	struct hog *first = NULL, *dead = NULL;
 	char line[48];
 	int i;
 
+	/* Who was killed first need not be reaped first. */
 	for (i = 0; i < count; i++) {
-		if (!hog_reap(&hogs[i]))
-			continue;
+		if (hog_reap(&hogs[i]))
+			dead = &hogs[i];
 		snprintf(line, sizeof(line), ": Killed process %d (", hogs[i].pid);
 		at = strstr(klog(), line);
-		if (!first || (at && (!first_at || at < first_at))) {
+		if (at && (!first_at || at < first_at)) {
 			first = &hogs[i];
 			first_at = at;
 		}
 	}
-	return first;
+	return dead && first ? first : dead;
 }
 
 static bool victim_marked(pid_t pid)
