@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -23,7 +24,9 @@ CLANGS = ("clang-19", "clang-16", "clang")
 #: A machine that says nothing for so long hangs; a scenario that sees no progress ends sooner.
 SILENT_SECONDS = 180
 #: The boots of the tests, with their memory in MiB. A global OOM comes sooner in a small machine.
-BOOTS = {"common": 512, "global": 256, "panic": 256, "storm": 384}
+BOOTS = {"common": 512, "global": 256, "panic": 256, "balloon": 256, "storm": 384}
+#: What the host takes from the machine of that boot, and gives back in an OOM.
+BALLOON_MIB = 64
 #: What a kernel with its own checks on needs besides.
 DEBUG_MIB = 256
 #: ... and how much longer its machines may take for anything.
@@ -161,6 +164,24 @@ def make_disk(directory: Path, name: str) -> Path:
     return disk
 
 
+def _inflate(monitor: Path, process: subprocess.Popen[str], mib: int) -> None:
+    """Asks QEMU to make the machine smaller by its balloon; its driver obeys when it is there."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        while connection.connect_ex(str(monitor)):
+            if process.poll() is not None:
+                raise RuntimeError(f"QEMU ended before it was asked anything: {process.communicate()[1]}")
+            time.sleep(0.05)
+        with connection.makefile("rw", encoding="utf-8") as lines:
+            lines.readline()  # its greeting
+            for request in ({"execute": "qmp_capabilities"}, {"execute": "balloon", "arguments": {"value": mib << 20}}):
+                print(json.dumps(request), file=lines, flush=True)
+                answer = lines.readline()
+                while "event" in json.loads(answer):
+                    answer = lines.readline()
+                if "return" not in json.loads(answer):
+                    raise RuntimeError(f"QEMU refused {request}: {answer}")
+
+
 def boot(
     artifact: Path, initramfs: Path, directory: Path, name: str, memory: int | None = None, append: tuple[str, ...] = ()
 ) -> Boot:
@@ -174,6 +195,9 @@ def boot(
     command += ["-kernel", str(bzimage), "-initrd", str(initramfs)]
     only = os.environ.get("BPF_OOM_SCENARIOS")  # for whoever works on one: only these, comma-separated
     command += ["-drive", f"file={make_disk(directory, name)},if=virtio,format=raw,cache=unsafe"]
+    monitor = directory / f"{name}.monitor"
+    if name == "balloon":
+        command += ["-device", "virtio-balloon-pci,deflate-on-oom=on", "-qmp", f"unix:{monitor},server=on,wait=off"]
     arguments = ["console=ttyS0", "ignore_loglevel", "panic=-1", f"boot={name}", *append]
     if debugs(artifact):
         arguments.append(f"slow={DEBUG_SLOWER}")
@@ -182,6 +206,8 @@ def boot(
     command += ["-append", " ".join(arguments + ([f"scenarios={only}"] if only else []))]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
+        if name == "balloon":
+            _inflate(monitor, process, mib - BALLOON_MIB)
         why = _wait(process, console)
     finally:
         process.kill()

@@ -80,6 +80,7 @@ SCENARIOS = {
         "global_allocating_task",
         "declared_global_without_victim",
     ],
+    "balloon": ["declared_global_met_by_notifier"],
     "storm": ["replacing_leaves_no_gap", "replacing_witness_sees_gap", "storm"],
 }
 

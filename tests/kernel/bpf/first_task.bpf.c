@@ -4,13 +4,7 @@
  * counts in a map that the witness reads that somebody was asked.
  */
 #include <bpf_oom/policy.h>
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, u64);
-} asked SEC(".maps");
+#include "asked.h"
 
 const volatile bool passes;	/* leave the kill to the next one */
 
@@ -21,12 +15,10 @@ OOM_SEC int OOM_HANDLER(first_task_handle)
 	struct bpf_iter_css_task it;
 	struct task_struct *task;
 	struct mem_cgroup *scope;
+	u64 *counter = asked_counter();
 	bool killed = false;
-	u32 zero = 0;
-	u64 *counter;
 
 	count(&nr_calls);
-	counter = bpf_map_lookup_elem(&asked, &zero);
 	if (counter)
 		(*counter)++;
 	if (passes)

@@ -6,15 +6,9 @@
 #include <bpf_oom/types.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
+#include "asked.h"
 
 char LICENSE[] SEC("license") = "GPL";
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, u64);
-} asked SEC(".maps");
 
 #define MAX_TIMES	4096
 
@@ -30,8 +24,7 @@ static u64 before, entered;
 
 static u64 asked_by_now(void)
 {
-	u32 zero = 0;
-	u64 *counter = bpf_map_lookup_elem(&asked, &zero);
+	u64 *counter = asked_counter();
 
 	return counter ? *counter : 0;
 }

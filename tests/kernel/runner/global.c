@@ -86,28 +86,53 @@ static void global_kill_refusals(void)
 	check_alive(&hogs[BAIT]);
 }
 
-/* A declared OOM that finds nobody to kill must not panic. */
-static void declared_global_without_victim(void)
+/* Under pressure a policy declares an OOM of the system; the result of the kfunc. */
+static int declare_global(struct hog *eater)
 {
 	struct policy policy = policy_open("psi_probe", NULL);
-	struct hog eater = { .name = "eater", .cgroup = "t/eater", .adj = -1000 };
 
 	cg_make("t/eater", false);
 	cg_set("t/eater", "memory.high", 20 * MIB);
 	cg_set("t/eater", "memory.swap.max", 0);
-	hog_start(&eater);
+	hog_start(eater);
 	policy_set_u32(&policy, "watch_resource", 1);
 	policy_set_u32(&policy, "nr_watches", 1);
 	policy_set_u32(&policy, "on_event", 2);
 	policy_load(&policy);
 	*(int32_t *)policy_data(&policy, "declare_result") = 12345;
 	policy_attach(&policy);
-	hog_order(&eater, 60 * MIB);
+	hog_order(eater, 60 * MIB);
 	check(wait_for(policy_u32(&policy, "declare_result") != 12345), "bpf_out_of_memory(NULL) ends",
 	      "it does", "%u events", policy_u32(&policy, "nr_events"));
-	check_int("its result (-ESRCH)", -ESRCH, (int32_t)policy_u32(&policy, "declare_result"));
+	return (int32_t)policy_u32(&policy, "declare_result");
+}
+
+/* A declared OOM that finds nobody to kill must not panic. */
+static void declared_global_without_victim(void)
+{
+	struct hog eater = { .name = "eater", .cgroup = "t/eater", .adj = -1000 };
+
+	check_int("its result (-ESRCH)", -ESRCH, declare_global(&eater));
 	check_alive(&eater);
 	check_log("no killable processes");
+}
+
+/*
+ * When a notifier gives memory back nobody has to die: 1. Here it is the balloon, which the
+ * host has blown up before; it lets go of memory in an OOM.
+ */
+static void declared_global_met_by_notifier(void)
+{
+	struct hog eater = { .name = "eater", .cgroup = "t/eater" };
+	long long deflated;
+
+	require(wait_for(vmstat("balloon_inflate") > 0), "the balloon holds memory", "it is empty");
+	deflated = vmstat("balloon_deflate");
+	check_int("its result (somebody gave memory back)", 1, declare_global(&eater));
+	check(vmstat("balloon_deflate") > deflated, "the balloon gave memory back", "it did", "%lld pages",
+	      vmstat("balloon_deflate") - deflated);
+	check_alive(&eater);
+	check_not_log("oom-kill:");
 }
 
 /* With oom_kill_allocating_task nobody chooses, so no policy is asked either. */
@@ -148,5 +173,6 @@ const struct scenario global_scenarios[] = {
 	{ "global_oom_without_policy", "global", global_oom_without_policy },
 	{ "global_kill_refusals", "global", global_kill_refusals },
 	{ "declared_global_without_victim", "global", declared_global_without_victim },
+	{ "declared_global_met_by_notifier", "balloon", declared_global_met_by_notifier },
 	{ }
 };
