@@ -5,17 +5,21 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT / "molecule" / "shared"))
+
+import oracle  # noqa: E402
 
 import accel  # noqa: E402
 
@@ -24,9 +28,11 @@ CLANGS = ("clang-19", "clang-16", "clang")
 #: A machine that says nothing for so long hangs; a scenario that sees no progress ends sooner.
 SILENT_SECONDS = 180
 #: The boots of the tests, with their memory in MiB. A global OOM comes sooner in a small machine.
-BOOTS = {"common": 512, "global": 256, "panic": 256, "balloon": 256, "storm": 384}
+BOOTS = {"common": 512, "global": 256, "panic": 256, "balloon": 256, "policies": 512, "trees": 512, "storm": 384}
 #: What the host takes from the machine of that boot, and gives back in an OOM.
 BALLOON_MIB = 64
+#: Random trees of a run; more with BPF_OOM_TREES.
+TREES = 6
 #: What a kernel with its own checks on needs besides.
 DEBUG_MIB = 256
 #: ... and how much longer its machines may take for anything.
@@ -99,15 +105,16 @@ def build_runner(artifact: Path, directory: Path) -> Path:
     flags = ["-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g", "-static"]
     flags += ["-Wall", "-Wextra", "-Wno-missing-field-initializers", "-Werror"]
     sources = sorted((HERE / "runner").glob("*.c"))
-    include: list[str | Path] = ["-I", libbpf / "include", "-I", artifact / "uapi"]
+    include: list[str | Path] = ["-I", libbpf / "include", "-I", artifact / "uapi", "-I", ROOT / "bpf" / "include"]
     run("gcc", *flags, *include, *sources, "-o", runner, libbpf / "lib" / "libbpf.a", *libraries)
     run("strip", runner)
     return runner
 
 
 def build_objects(artifact: Path, directory: Path) -> list[Path]:
-    """Our policies under their names, and the test programs."""
-    sources = {path.parent.name: path for path in sorted((ROOT / "bpf" / "policies").glob("*/policy.bpf.c"))}
+    """Our policies and those of the documentation under their names, and the test programs."""
+    folders = (ROOT / "bpf" / "policies", ROOT / "docs" / "examples")
+    sources = {path.parent.name: path for folder in folders for path in sorted(folder.glob("*/policy.bpf.c"))}
     sources |= {path.name.removesuffix(".bpf.c"): path for path in sorted((HERE / "bpf").glob("*.bpf.c"))}
     include: list[str | Path] = ["-I", ROOT / "bpf" / "include", "-I", artifact / "libbpf" / "include"]
     objects: list[Path] = []
@@ -118,12 +125,20 @@ def build_objects(artifact: Path, directory: Path) -> list[Path]:
     return objects
 
 
+def trees() -> Iterator[str]:
+    """Random trees, from BPF_OOM_SEED on; as many as BPF_OOM_TREES says."""
+    first = int(os.environ.get("BPF_OOM_SEED") or random.randrange(10**6))
+    for seed in range(first, first + int(os.environ.get("BPF_OOM_TREES") or TREES)):
+        yield from oracle.description(seed)
+
+
 def build_initramfs(artifact: Path, directory: Path) -> Path:
     runner = build_runner(artifact, directory)
     none = (0, 0)
     files = [*accel.CONSOLE]
     files += [(name, 0o40755, b"", none) for name in ("bpf", "proc", "sys", "tmp")]
     files += [(f"bpf/{path.name}", 0o100644, path.read_bytes(), none) for path in build_objects(artifact, directory)]
+    files.append(("trees", 0o100644, "\n".join(trees()).encode() + b"\n", none))
     files.append(("init", 0o100755, runner.read_bytes(), none))
     initramfs = directory / "initramfs"
     initramfs.write_bytes(accel.cpio(files))

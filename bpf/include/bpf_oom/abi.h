@@ -52,6 +52,10 @@ int bpf_task_is_oom_victim(struct task_struct *task) __ksym;
 int bpf_psi_create_trigger(struct bpf_psi *psi, u64 cgroup_id, u32 resource,
 			   u32 threshold_us, u32 window_us) __ksym;
 
+/* Numbers of the kernel, to be read from their addresses: swap pages that are free, and all. */
+extern const void nr_swap_pages __ksym;
+extern const void total_swap_pages __ksym;
+
 /* The kernel finds the structs and their members by name. */
 struct bpf_oom_ops {
 	int (*handle_out_of_memory)(struct oom_control *oc);

@@ -24,15 +24,31 @@ const volatile char policy_name[64] SEC(".rodata");
 /* Strings that kfuncs read must be frozen read-only data, not literals. */
 #define POLICY_TEXT(name) const char name[] SEC(".rodata")
 
-/* Counters, read by policy_info. PSI handlers run side by side, so add atomically. */
-u64 nr_calls;	/* the handler was entered */
-u64 nr_passes;	/* it did nothing and left the event to the next */
-u64 nr_errors;	/* the kernel refused something that should have worked */
+/*
+ * Counters, read by policy_info. They lie in a map of their own, which the loader hands on
+ * when a policy is replaced. PSI handlers run side by side, so add atomically.
+ */
+#define COUNTER SEC(".data.counters")
+
+u64 nr_calls COUNTER;	/* the handler was entered */
+u64 nr_passes COUNTER;	/* it did nothing and left the event to the next */
+u64 nr_errors COUNTER;	/* the kernel refused something that should have worked */
 
 static __always_inline void count(u64 *counter)
 {
 	__sync_fetch_and_add(counter, 1);
 }
+
+/*
+ * A function that is not static is verified once and by itself, and not anew for each
+ * state in which it is called: that keeps policies quick to load. It is given numbers,
+ * memory of a known size, or with this a pointer that the kernel trusts. Functions that
+ * walk over tasks under RCU stay static: Linux 7.3 takes a global one that is called there
+ * for one that must not do what only sleeping programs may.
+ */
+#ifndef __arg_trusted
+#define __arg_trusted __attribute__((btf_decl_tag("arg:trusted")))
+#endif
 
 static __always_inline struct bpf_iter_num *range_begin(struct bpf_iter_num *it, int from, int to)
 {

@@ -3,10 +3,11 @@
  * The kernel types that policies look into: only the fields that are used, found
  * again in the running kernel by CO-RE. Add a field when a policy needs it.
  *
- *   oom_control, mem_cgroup, cgroup_subsys_state, cgroup, kernfs_node,
- *   task_struct, signal_struct, node_stat_item       largest_leaf
- *   bpf_psi, psi_trigger, cgroup, mem_cgroup,
- *   kernfs_node                                      pressure_oom
+ *   cgroup, kernfs_node, cgroup_subsys_state         select.h
+ *   task_struct, signal_struct, cred, mm_struct,
+ *   css_set, oom_control, mem_cgroup                 oom.h
+ *   page_counter                                     over_request, pressure_and_swap
+ *   bpf_psi, psi_trigger                             psi.h
  */
 #ifndef BPF_OOM_TYPES_H
 #define BPF_OOM_TYPES_H
@@ -37,6 +38,7 @@ typedef u32 __wsum;
 #endif
 
 #define ENOENT			2		/* asm-generic/errno-base.h */
+#define ESRCH			3
 #define EEXIST			17
 #define ENODEV			19
 #define OOM_SCORE_ADJ_MIN	(-1000)
@@ -44,7 +46,12 @@ typedef u32 __wsum;
 #define CSS_ONLINE		0x2		/* cgroup_subsys_state.flags */
 #define CSS_TASK_ITER_PROCS	0x1		/* one task per process */
 #define BPF_CGROUP_ITER_DESCENDANTS_POST 3	/* linux/bpf.h */
+#define BPF_MAP_TYPE_HASH	1
 #define BPF_MAP_TYPE_ARRAY	2
+#define BPF_MAP_TYPE_LRU_HASH	9
+#define BPF_ANY			0
+#define PAGE_SIZE		4096ULL
+#define S64_MIN			((s64)(1ULL << 63))
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -52,6 +59,7 @@ struct cgroup;
 
 struct cgroup_subsys_state {
 	struct cgroup *cgroup;
+	struct cgroup_subsys_state *parent;
 	unsigned int flags;
 	int nr_descendants;	/* online ones only */
 };
@@ -72,23 +80,65 @@ struct cgroup {
 	struct kernfs_node *kn;
 };
 
+struct page_counter {	/* pages */
+	struct {
+		s64 counter;
+	} usage;
+	unsigned long min;
+	unsigned long low;
+	unsigned long max;
+};
+
 struct mem_cgroup {
 	struct cgroup_subsys_state css;
+	struct page_counter memory;
+	struct page_counter swap;
+	bool oom_group;
 };
 
 struct signal_struct {
 	short oom_score_adj;
 };
 
+/* Per CPU, brought together in batches: `count` is what has been brought. */
+struct percpu_counter {
+	s64 count;
+};
+
+struct mm_struct {
+	struct percpu_counter rss_stat[4];	/* pages */
+	struct {
+		s64 counter;
+	} pgtables_bytes;
+};
+
+struct cred {
+	struct {
+		u32 val;
+	} uid;
+};
+
+struct css_set {
+	struct cgroup *dfl_cgrp;
+};
+
 struct task_struct {
 	unsigned int flags;
 	int pid;
 	int tgid;
+	u64 start_time;		/* ns since boot */
+	char comm[16];
+	struct mm_struct *mm;
 	struct signal_struct *signal;
+	const struct cred *real_cred;
+	struct css_set *cgroups;
 };
 
 struct oom_control {
 	struct mem_cgroup *memcg;
+	const char *bpf_constraint;
+	int order;
+	unsigned long totalpages;
 };
 
 struct psi_trigger {
@@ -100,6 +150,15 @@ struct psi_trigger {
 /* The number is taken from the running kernel. */
 enum node_stat_item {
 	NR_FILE_PAGES = 1,
+};
+
+/* Indices of mm_struct.rss_stat. */
+enum {
+	MM_FILEPAGES,
+	MM_ANONPAGES,
+	MM_SWAPENTS,
+	MM_SHMEMPAGES,
+	NR_MM_COUNTERS,
 };
 
 /* Opaque, yet complete: libbpf tells a forward declaration from the kernel's struct. */

@@ -17,6 +17,7 @@
 #include <bpf/bpf.h>
 #include <bpf/btf.h>
 
+#include "decision.h"
 #include "harness.h"
 
 #define CGROUPS	"/sys/fs/cgroup"
@@ -717,7 +718,7 @@ struct policy policy_open(const char *object, const char *name)
 	return policy;
 }
 
-/* Where a global variable lies in .rodata or .bss, whose maps libbpf has mapped. */
+/* Where a global variable lies in .rodata, .bss or .data.*, whose maps libbpf has mapped. */
 static void *variable_at(struct policy *policy, const char *variable, size_t *size)
 {
 	const struct btf *btf = bpf_object__btf(policy->object);
@@ -725,7 +726,7 @@ static void *variable_at(struct policy *policy, const char *variable, size_t *si
 	size_t map_size;
 
 	bpf_object__for_each_map(map, policy->object) {
-		const char *section = strrchr(bpf_map__name(map), '.');
+		const char *section = strchr(bpf_map__name(map), '.');
 		const struct btf_var_secinfo *var;
 		const struct btf_type *type;
 		int id, i;
@@ -770,6 +771,66 @@ void policy_set_u64(struct policy *policy, const char *variable, uint64_t value)
 	policy_set(policy, variable, &value, sizeof(value));
 }
 
+void policy_select_weight(struct policy *policy, const char *list, const char *text, int weight)
+{
+	struct selector *selector;
+	size_t size;
+
+	selector = variable_at(policy, list, &size);
+	while (size && selector->kind)
+		selector++, size -= sizeof(*selector);
+	require(size, "a list of selectors has room", "%s has none", list);
+	selector->weight = weight;
+	if (sscanf(text, "uid:%u", &selector->low) == 1) {
+		selector->kind = SELECT_UID;
+		selector->high = selector->low;
+		return;
+	}
+	selector->kind = text[0] == '/' ? SELECT_CGROUP : SELECT_NAME;
+	if (selector->kind == SELECT_NAME)
+		text += strlen("name:");
+	strncpy(selector->glob, strcmp(text, "/") ? text : "", sizeof(selector->glob) - 1);
+}
+
+void policy_select(struct policy *policy, const char *list, const char *text)
+{
+	policy_select_weight(policy, list, text, 0);
+}
+
+void policy_settings(struct policy *policy, const char * const *words)
+{
+	char list[64], text[300];
+	unsigned long long number;
+	int weight;
+
+	for (; words && *words; words++) {
+		if (sscanf(*words, "%63[a-z_]=%llu", list, &number) == 2) {
+			uint32_t small = number;
+
+			if (!strcmp(list, "min_usage"))
+				policy_set_u64(policy, list, number * MIB);
+			else if (!strcmp(list, "count_file"))
+				policy_set(policy, list, &small, 1);
+			else
+				policy_set_u32(policy, list, number);
+			continue;
+		}
+		weight = 0;
+		require(sscanf(*words, "%63[a-z_]+%299[^=]=%d", list, text, &weight) >= 2,
+			"a setting can be read", "%s", *words);
+		policy_select_weight(policy, list, text, weight);
+	}
+}
+
+bool policy_decision(struct policy *policy, uint64_t seq, struct decision *decision)
+{
+	struct bpf_map *map = bpf_object__find_map_by_name(policy->object, "decisions");
+	uint32_t slot = (seq - 1) % MAX_DECISIONS;
+
+	require(map, "a policy records its decisions", "%s does not", bpf_object__name(policy->object));
+	return !bpf_map_lookup_elem(bpf_map__fd(map), &slot, decision) && decision->seq == seq;
+}
+
 void *policy_data(struct policy *policy, const char *variable)
 {
 	size_t size;
@@ -808,8 +869,17 @@ int policy_try_attach(struct policy *policy)
 
 void policy_attach(struct policy *policy)
 {
-	int err = policy_try_attach(policy);
+	struct bpf_program *program;
+	int err, i = 0;
 
+	bpf_object__for_each_program(program, policy->object) {
+		if (bpf_program__type(program) != BPF_PROG_TYPE_TRACING)
+			continue;
+		policy->tracers[i] = bpf_program__attach(program);
+		require(policy->tracers[i++], "a program of a policy attaches", "%s: %s",
+			bpf_program__name(program), libbpf_log_tail());
+	}
+	err = policy_try_attach(policy);
 	require(!err, "a policy attaches", "%s: %s", bpf_object__name(policy->object),
 		strerror(-err));
 }
@@ -867,7 +937,11 @@ void map_share(struct policy *policy, struct policy *owner, const char *map)
 
 void policy_unload(struct policy *policy)
 {
+	int i;
+
 	bpf_link__destroy(policy->link);
+	for (i = 0; i < MAX_TRACERS; i++)
+		bpf_link__destroy(policy->tracers[i]);
 	bpf_object__close(policy->object);
 	memset(policy, 0, sizeof(*policy));
 }

@@ -37,6 +37,8 @@ extern const struct scenario rule_scenarios[];
 extern const struct scenario fault_scenarios[];
 extern const struct scenario psi_scenarios[];
 extern const struct scenario global_scenarios[];
+extern const struct scenario policy_scenarios[];
+extern const struct scenario tree_scenarios[];
 extern const struct scenario storm_scenarios[];
 extern const struct scenario bench_scenarios[];
 
@@ -137,16 +139,24 @@ void check_log(const char *text);
 void check_not_log(const char *text);
 
 /* BPF policies. */
+#define MAX_TRACERS	4
+
 struct policy {
 	struct bpf_object *object;
 	struct bpf_map *map;
 	struct bpf_link *link;
+	struct bpf_link *tracers[MAX_TRACERS];	/* of the record of victims */
 };
 
 struct policy policy_open(const char *object, const char *name);
 void policy_set(struct policy *policy, const char *variable, const void *value, size_t size);
 void policy_set_u32(struct policy *policy, const char *variable, uint32_t value);
 void policy_set_u64(struct policy *policy, const char *variable, uint64_t value);
+/* One more selector of a list: "/glob", "name:glob" or "uid:number". */
+void policy_select(struct policy *policy, const char *list, const char *text);
+void policy_select_weight(struct policy *policy, const char *list, const char *text, int weight);
+/* A word each: "knob=number" (min_usage in MiB), "list+selector", "list+selector=weight"; NULL ends. */
+void policy_settings(struct policy *policy, const char * const *words);
 void policy_load(struct policy *policy);
 int policy_try_attach(struct policy *policy);
 void policy_attach(struct policy *policy);
@@ -159,6 +169,10 @@ void map_share(struct policy *policy, struct policy *owner, const char *map);
 void *policy_data(struct policy *policy, const char *variable);
 uint32_t policy_u32(struct policy *policy, const char *variable);
 uint64_t policy_u64(struct policy *policy, const char *variable);
+
+/* What a policy decided; false when there is no such decision. The newest has the last seq. */
+struct decision;
+bool policy_decision(struct policy *policy, uint64_t seq, struct decision *decision);
 
 /* All that libbpf said, with the verifier's log. */
 extern char libbpf_log[];

@@ -103,13 +103,15 @@ static void psi_seed(void)
 	      (int32_t)policy_u32(&policy, "declare_result"));
 }
 
-static struct policy pressure_oom(uint64_t id, uint32_t level)
+static struct policy pressure_oom(const char *scope, uint32_t level)
 {
 	struct policy policy = policy_open("pressure_oom", NULL);
 
-	policy_set_u64(&policy, "cgroup_id", id);
+	if (scope)
+		policy_select(&policy, "scope", scope);
 	policy_set_u32(&policy, "level", level);
 	policy_set_u32(&policy, "threshold_us", 100000);
+	policy_set_u32(&policy, "cooldown_ms", 0);
 	policy_load(&policy);
 	policy_attach(&policy);
 	return policy;
@@ -124,7 +126,7 @@ static void pressure_oom_twice(void)
 	int round;
 
 	make_eater(&eater, "t/cg", 40);
-	policy = pressure_oom(cg_id("t/cg"), 1);
+	policy = pressure_oom("/t/cg", 1);
 	hog_order(&eater, 500 * MIB);
 	check_declared_kill(&eater, "t/cg");
 	check_log("oom_policy=chosen_here");
@@ -154,7 +156,7 @@ static void pressure_oom_system_wide(void)
 	hog_start(&hogs[0]);
 	require(hog_fill(&hogs[0], 120 * MIB), "the big one fills", "it does not");
 	make_eater(&hogs[1], "t/eater", 20);
-	policy = pressure_oom(0, 0);
+	policy = pressure_oom(NULL, 0);
 	hog_order(&hogs[1], 60 * MIB);
 	wait_for(hog_reap(&hogs[0]) || hog_reap(&hogs[1]));
 	bpf_link__destroy(policy.link);
@@ -172,7 +174,7 @@ static void pressure_oom_system_wide(void)
 /* A path that does not exist makes no trigger, and no error. */
 static void pressure_oom_missing_cgroup(void)
 {
-	struct policy policy = pressure_oom(~0ULL, 1);
+	struct policy policy = pressure_oom("/t/nowhere", 1);
 
 	check_int("psimon threads", 0, count_threads("psimon"));
 	check_int("events", 0, policy_u64(&policy, "nr_calls"));
@@ -602,20 +604,15 @@ static void psi_averages_forget_the_past(void)
 	check_int("events", 0, policy_u32(&policy, "nr_events"));
 }
 
-/* The library's policy follows a service through its restarts, by its path. */
+/* The library's policy follows a service through its restarts, by a glob of its path. */
 static void pressure_oom_follows_restart(void)
 {
-	static const char path[512] = "/t/a.slice/we\\x2dird@1.service";
-	struct policy policy = policy_open("pressure_oom", NULL);
-	const char *service = path + 1;
+	static const char * const service = "t/a.slice/we\\x2dird@1.service";
+	struct policy policy = pressure_oom("/t/*.slice/we\\x2dird@*.service", 1);
 	struct hog eater;
 	int round;
 
-	policy_set(&policy, "cgroup", path, sizeof(path));
-	policy_set_u64(&policy, "cgroup_id", ~0ULL);	/* not there yet */
-	policy_set_u32(&policy, "threshold_us", 100000);
-	policy_load(&policy);
-	policy_attach(&policy);
+	/* Not there yet, and neighbours that the glob does not stand for. */
 	cg_make("t/a.slice", true);
 	cg_make("t/a.slice/we\\x2dird@1.servic", false);
 	cg_make("t/a.slice/e\\x2dird@1.service", false);

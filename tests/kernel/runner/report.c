@@ -30,7 +30,7 @@ static struct report {
 	int checks, notes;
 	bool failed, finished;
 	volatile uint64_t going_ms;
-	struct check check[120];
+	struct check check[200];
 	char note[24][300];
 } *report;
 
