@@ -17,7 +17,7 @@ class ActionModule(TransferringAction):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         _result, options = self.validate_argument_spec(argument_spec=SET_SPEC, required_if=SET_REQUIRED_IF)
-        resolver = Resolver(options["compile_on"], self.find)
+        resolver = Resolver(options["compile_on"], self.find, self.renderer(task_vars or {}))
         try:
             policies = options["policies"] or {}
             request = resolver.request(policies if options["state"] == "present" else {})

@@ -39,6 +39,9 @@ options:
   src:
     description:
       - A policy source of your own on the controller, looked for like the O(ansible.builtin.copy#module:src) of a copy task.
+      - One that ends in C(.j2) is a template, rendered for each host on the controller and looked for as a template task does.
+        Values of the inventory shall come into it through the filters P(linuxmm.bpf_oom.c_integer#filter) and
+        P(linuxmm.bpf_oom.c_string#filter).
       - Headers beside it are sent along. A C(policy.yml) beside it declares its parameters; without one it has none.
       - The source is trusted code and is your code review's business.
     type: path

@@ -6,10 +6,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from ._capability import Problem
+from ._decisions import lines
 from ._engine import Engine, complete_wish
 from ._errors import BpfOomError
 from ._paths import OFF_WORD
@@ -23,6 +25,10 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("apply", help=f"load the persisted policies (nothing with {OFF_WORD} on the kernel command line)")
     status = commands.add_parser("status", help="show what is persisted, loaded and active")
     status.add_argument("--json", action="store_true", help="for programs")
+    decisions = commands.add_parser("decisions", help="show what the policies decided and who died, newest first")
+    decisions.add_argument("policy", nargs="?", help="only this policy's")
+    decisions.add_argument("--number", "-n", type=int, default=10, help="so many of each policy, 64 at most (default: 10)")
+    decisions.add_argument("--json", action="store_true", help="for programs")
     commands.add_parser("unload", help="unload all policies at once; they come back with apply or at boot")
     commands.add_parser("verify", help=f"compare persisted with loaded: exit {OK} no drift, {DRIFT} drift, {ERROR} error")
     return top
@@ -34,6 +40,8 @@ def main(arguments: Sequence[str] | None = None, engine: Engine | None = None) -
         engine = engine or Engine()
         if options.command == "status":
             return _status(engine, options.json)
+        if options.command == "decisions":
+            return _decisions(engine, options.policy, options.number, options.json)
         with engine.locked(check=options.command == "verify"):
             return {"apply": _apply, "unload": _unload, "verify": _verify}[options.command](engine)
     except BpfOomError as error:
@@ -74,7 +82,7 @@ def _unload(engine: Engine) -> int:
 
 def _drift(report: dict[str, Any]) -> list[str]:
     found = list(report["problems"])
-    found += [f"{name}: {policy['why']}" for name, policy in report["policies"].items() if policy["why"]]
+    found += [f"{name}: {'; '.join(policy['drift'])}" for name, policy in report["policies"].items() if policy["drift"]]
     return found
 
 
@@ -83,6 +91,30 @@ def _verify(engine: Engine) -> int:
     for line in drift:
         print(line)
     return DRIFT if drift else OK
+
+
+def _warn(report: dict[str, Any]) -> None:
+    for name in report["neighbours"]:
+        print(f"warning: {name} runs here, too, and kills by rules of its own")
+
+
+def _decisions(engine: Engine, only: str | None, number: int, as_json: bool) -> int:
+    report = engine.report(number)
+    policies = report["policies"]
+    if only is not None and only not in policies:
+        raise BpfOomError(f"there is no policy '{only}' on this host", f"name one of {', '.join(policies) or 'none'}")
+    chosen = {name: policy["decisions"] for name, policy in policies.items() if only in (None, name)}
+    if as_json:
+        print(json.dumps(chosen, indent=1, sort_keys=True))
+        return OK
+    now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    every = [(decision, name) for name, decisions in chosen.items() for decision in decisions]
+    for decision, name in sorted(every, key=lambda each: -each[0]["time_ns"]):
+        print("\n".join(lines(name, decision, (now - decision["time_ns"]) / 1e9)))
+    if not every:
+        print("no decision is on record")
+    _warn(report)
+    return OK
 
 
 def _status(engine: Engine, as_json: bool) -> int:
@@ -98,6 +130,8 @@ def _status(engine: Engine, as_json: bool) -> int:
         report["policies"].items(), key=lambda item: (item[1]["kind"] or "", item[1]["order"] or 0, item[0])
     ):
         state = "active" if policy["active"] else f"NOT ACTIVE: {policy['why']}"
+        if policy["observing"]:
+            state = "OBSERVING, it never acts"
         print(f"{name} ({policy['kind']}, order {policy['order']}, {policy['program']}): {state}")
         for sentence in policy["degraded"]:
             print(f"  with less: {sentence}")
@@ -105,6 +139,7 @@ def _status(engine: Engine, as_json: bool) -> int:
             print(f"  {key} = {value!r}")
         if policy["counters"]:
             print("  " + ", ".join(f"{key} {value}" for key, value in sorted(policy["counters"].items())))
+    _warn(report)
     for foreign in report["foreign"]:
         print(f"not ours: {foreign['name']} ({foreign['kind']}, map {foreign['map_id']})")
     if not report["boot_unit"]["enabled"]:

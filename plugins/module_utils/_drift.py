@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from typing import Dict, Union
 
 from ._manifest import Manifest
-from ._params import Param
+from ._params import Param, repr_value, selectors_bytes, show_selectors
 
-Value = Union[int, str]
-# The id of a cgroup that does not exist now, as policies know it.
-MISSING = 2**64 - 1
+Value = Union[int, str, bytes]
 
 
 @dataclass
@@ -29,22 +27,24 @@ class Loaded:
     tags: dict[str, str] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
     callbacks: Sequence[str] = ()
+    map_ids: dict[str, int] = field(default_factory=dict)  # of the maps that policies keep, by name
+    watched: set[int] | None = None  # ids of the cgroups that a psi policy watches, None: it does not say
+    recorders: dict[str, str] = field(default_factory=dict)  # programs of the record, and why one is not attached
     problem: str = ""  # why it could not be read, or does not act
 
 
-def number_or_text(param: Param) -> Value:
+def raw_value(param: Param) -> Value:
     """A parameter as read-only data holds it."""
+    if param["type"] in ("selectors", "weights"):
+        return selectors_bytes(param)
     value = param["number"] if param["type"] == "choice" else param["value"]
     return int(value) if isinstance(value, bool) else value
 
 
-def expected_rodata(manifest: Manifest, cgroup_ids: Mapping[str, int]) -> Dict[str, Value]:
+def expected_rodata(manifest: Manifest) -> Dict[str, Value]:
     """Everything that the loader writes into read-only data for this manifest."""
     wanted: Dict[str, Value] = {"object_digest": manifest.inputs, "policy_name": manifest.name}
-    for name, param in manifest.params.items():
-        wanted[name] = number_or_text(param)
-        if param["type"] == "cgroup":
-            wanted[f"{name}_id"] = cgroup_ids.get(param["value"], MISSING) if param["value"] else 0
+    wanted.update({name: raw_value(param) for name, param in manifest.params.items()})
     return wanted
 
 
@@ -77,9 +77,12 @@ def persist_reasons(wanted: Manifest, persisted: Manifest | None, broken: str, o
 
 
 def load_reasons(
-    wanted: Manifest, loaded: Loaded | None, cgroup_ids: Mapping[str, int], tags_at_load: Mapping[str, str] | None = None
+    wanted: Manifest,
+    loaded: Loaded | None,
+    cgroups: Mapping[str, Mapping[str, int]],
+    tags_at_load: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Why what is loaded is not what is wanted."""
+    """Why what is loaded is not what is wanted. `cgroups`: path and id of those that each glob stands for now."""
     if loaded is None:
         return ["it is not loaded"]
     if loaded.problem:
@@ -91,30 +94,51 @@ def load_reasons(
         reasons.append(f"the kernel log calls it {loaded.ops_name!r}")
     if not loaded.frozen:
         reasons.append("its read-only data is not frozen")
-    follows_restarts = "handle_cgroup_online" in loaded.callbacks
-    for name, value in expected_rodata(wanted, cgroup_ids).items():
+    for name, value in expected_rodata(wanted).items():
         found = loaded.rodata.get(name)
-        is_id = name.endswith("_id") and wanted.params.get(name[: -len("_id")], {}).get("type") == "cgroup"
-        if found == value or (is_id and follows_restarts):
+        if found == value:
             continue
         if name == "object_digest":
             reasons.append(f"the loaded object is {str(found)[:12]}, wanted {wanted.inputs[:12]}")
-        elif is_id:
-            path = wanted.params[name[: -len("_id")]]["value"]
-            reasons.append(f"the cgroup {path} was made anew (its id is {value}, the policy watches {found})")
+        elif isinstance(found, bytes) and name in wanted.params:
+            reasons.append(f"the loaded parameter {name} is {show_selectors(found)}, wanted {repr_value(wanted.params[name])}")
         else:
             reasons.append(f"the loaded parameter {name} is {found!r}, wanted {value!r}")
+    lost = [(name, why) for name, why in sorted(loaded.recorders.items()) if why]
+    reasons += [f"its record of victims, {name}, is not attached ({why})" for name, why in lost]
     if tags_at_load is not None and tags_at_load != loaded.tags:
         reasons.append("its programs are not those that were loaded")
+    if loaded.watched is not None:
+        for path, number in sorted(scope_now(wanted, cgroups).items()):
+            if number not in loaded.watched:
+                reasons.append(f"it does not watch the cgroup {path}, which was made after it was loaded")
     return reasons
 
 
-def waits_for(manifest: Manifest, cgroup_ids: Mapping[str, int]) -> str:
-    """The cgroup that a policy needs and that does not exist, '' when there is none."""
-    for param in manifest.params.values():
-        if param["type"] == "cgroup" and param["value"] and param["value"] not in cgroup_ids:
-            return str(param["value"])
+def scope_globs(manifest: Manifest) -> list[str]:
+    """The cgroups that a policy is about, [] for all."""
+    param = manifest.params.get("scope", {})
+    return list(param["value"]) if param.get("type") == "selectors" and "/" not in param["value"] else []
+
+
+def scope_now(manifest: Manifest, cgroups: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """Path and id of the cgroups that its scope stands for now."""
+    found: dict[str, int] = {}
+    for glob in scope_globs(manifest):
+        found.update(cgroups.get(glob, {}))
+    return found
+
+
+def idle(manifest: Manifest, cgroups: Mapping[str, Mapping[str, int]]) -> str:
+    """Why a loaded policy has nothing to do now, '' when it has."""
+    globs = scope_globs(manifest)
+    if globs and not scope_now(manifest, cgroups):
+        return f"no cgroup matches its scope ({', '.join(globs)}) now"
     return ""
+
+
+def observes(manifest: Manifest) -> bool:
+    return bool(manifest.params.get("mode", {}).get("value") == "observe")
 
 
 def renewals(

@@ -20,13 +20,18 @@ from typing import Any, Iterator
 
 from . import _loader
 from ._capability import LACKING, Capability, Problem, read_capability
-from ._drift import Loaded, load_reasons, persist_reasons, renewals, waits_for
+from ._decisions import readable
+from ._drift import Loaded, idle, load_reasons, observes, persist_reasons, renewals
 from ._errors import BpfOomError, from_errno
 from ._libbpf import Library
 from ._manifest import KINDS, Manifest, sort_key
 from ._params import show
 from ._paths import UNIT, Paths
 from ._store import Store, StoredSet, host_lock
+
+Cgroups = Mapping[str, Mapping[str, int]]
+#: Daemons that kill for want of memory, as /proc/PID/comm calls them (15 bytes), and what people call them.
+OTHER_KILLERS = {"systemd-oomd": "systemd-oomd", "earlyoom": "earlyoom", "oomd": "oomd", "nohang": "nohang"}
 
 
 @dataclass
@@ -55,7 +60,6 @@ class Plan:
     persist: dict[str, list[str]] = field(default_factory=dict)
     anew: dict[str, list[str]] = field(default_factory=dict)
     drop: dict[str, str] = field(default_factory=dict)
-    waiting: dict[str, str] = field(default_factory=dict)
     held_back: dict[str, str] = field(default_factory=dict)
     forget: set[str] = field(default_factory=set)  # persisted now, not wanted
     tidy: bool = False
@@ -96,16 +100,16 @@ class Engine:
         self._require_root()
         loaded, unfinished = {}, []
         for name in sorted(os.listdir(self.paths.pins)) if os.path.isdir(self.paths.pins) else ():
-            if os.path.lexists(self.paths.pin(name, new=True)):
+            if _loader.new_pins(self.paths, name):
                 unfinished.append(name)
             if os.path.lexists(self.paths.pin(name)):
-                loaded[name] = self._read(name, self.paths.pin(name))
+                loaded[name] = self._read(name)
         return Survey(read_capability(self.paths, self.lib, self.lib_error), self.store.read_set(), loaded, unfinished)
 
-    def _read(self, name: str, pin: str) -> Loaded:
+    def _read(self, name: str, new: bool = False) -> Loaded:
         if self.lib is None:
             return Loaded(name, problem=f"what is loaded cannot be read: {self.lib_error}")
-        return _loader.read(self.lib, self.paths, name, pin)
+        return _loader.read(self.lib, self.paths, name, new)
 
     def _tags_at_load(self) -> dict[str, dict[str, str]]:
         """The program tags that this kernel showed at load; it is no drift when the file is lost."""
@@ -116,32 +120,35 @@ class Engine:
             return {}
         return data if isinstance(data, dict) else {}
 
-    def reasons(self, survey: Survey, manifest: Manifest, ids: Mapping[str, int]) -> list[str]:
-        return load_reasons(manifest, survey.loaded.get(manifest.name), ids, self._tags_at_load().get(manifest.name))
+    def reasons(self, survey: Survey, manifest: Manifest, cgroups: Cgroups) -> list[str]:
+        return load_reasons(manifest, survey.loaded.get(manifest.name), cgroups, self._tags_at_load().get(manifest.name))
 
-    def describe(self, survey: Survey) -> dict[str, dict[str, Any]]:
+    def describe(self, survey: Survey, decisions: int = 0) -> dict[str, dict[str, Any]]:
         """Every policy of ours: what its manifest wants, whether it is loaded, and whether it acts so."""
         stored = survey.stored
-        ids = _loader.cgroup_ids(self.paths, stored.manifests.values())
+        cgroups = _loader.matching_cgroups(self.paths, stored.manifests.values())
         found = {}
         for name in sorted(set(stored.manifests) | set(stored.broken) | set(survey.loaded)):
             manifest, loaded = stored.manifests.get(name), survey.loaded.get(name)
-            why = [stored.broken[name]] if name in stored.broken else []
+            drift = [stored.broken[name]] if name in stored.broken else []
+            inactive = []
             if manifest is None:
-                why = why or ["it is loaded but not persisted"]
+                drift = drift or ["it is loaded but not persisted"]
                 kind = loaded.struct[len("bpf_") : -len("_ops")] if loaded and loaded.struct else None
             else:
                 kind = manifest.kind
-                waits = waits_for(manifest, ids)
-                follows = loaded is not None and "handle_cgroup_online" in loaded.callbacks
-                if waits and not follows:
-                    why.append(f"it waits for the cgroup {waits}, which does not exist; run `bpf-oom apply` when it does")
-                else:
-                    if waits:
-                        why.append(f"it waits for the cgroup {waits}, which does not exist, and watches it as soon as it does")
-                    why += self.reasons(survey, manifest, ids)
+                drift += self.reasons(survey, manifest, cgroups)
                 if loaded is None:
-                    why += [each.sentence for each in survey.capability.blocking(manifest.kind)]
+                    inactive += [each.sentence for each in survey.capability.blocking(manifest.kind)]
+                else:
+                    inactive += [idle(manifest, cgroups)] if idle(manifest, cgroups) else []
+                    inactive += ["it observes (mode: observe) and never acts"] if observes(manifest) else []
+            why = [*drift, *inactive]
+            active = manifest is not None and loaded is not None and not why
+            unusable = self.store.object_problem(manifest) if manifest is not None else ""
+            if unusable:
+                drift.append(f"it will not come back at boot: {unusable}")
+                why.append(drift[-1])
             found[name] = {
                 "kind": kind,
                 "order": manifest.order if manifest else None,
@@ -150,18 +157,22 @@ class Engine:
                 "params": {key: param["value"] for key, param in manifest.params.items()} if manifest else {},
                 "persisted": manifest is not None,
                 "loaded": loaded is not None,
-                "active": manifest is not None and loaded is not None and not why,
+                "active": active,
+                "observing": bool(manifest and observes(manifest) and loaded and not drift and not idle(manifest, cgroups)),
                 "why": "; ".join(why),
+                "drift": drift,
                 "counters": loaded.counters if loaded else {},
+                "decisions": self._decisions(loaded, decisions),
                 "link_id": loaded.link_id if loaded else None,
                 "tags": loaded.tags if loaded else {},
                 "degraded": self._degraded(survey, manifest),
             }
-            if manifest is not None:
-                unusable = self.store.object_problem(manifest)
-                if unusable:
-                    found[name]["why"] = "; ".join([*why, f"it will not come back at boot: {unusable}"])
         return found
+
+    def _decisions(self, loaded: Loaded | None, most: int) -> list[dict[str, Any]]:
+        if self.lib is None or loaded is None or loaded.problem or not most:
+            return []
+        return [readable(decision) for decision in _loader.read_decisions(self.lib, loaded, most)]
 
     def _degraded(self, survey: Survey, manifest: Manifest | None) -> list[str]:
         """What a policy cannot do on this kernel although it acts."""
@@ -174,8 +185,8 @@ class Engine:
             return []
         return [LACKING[name][1] for name in missing]
 
-    def report(self) -> dict[str, Any]:
-        """Everything that is: for policy_info and `bpf-oom status`."""
+    def report(self, decisions: int = 0) -> dict[str, Any]:
+        """Everything that is, with so many decisions of each policy: for policy_info and the CLI."""
         survey = self.survey()
         foreign = []
         if self.lib is not None and survey.capability.structs:
@@ -184,8 +195,9 @@ class Engine:
         problems += [f"an interrupted change of policy '{name}' left a second pin" for name in survey.unfinished]
         return {
             "capability": survey.capability.report(),
-            "policies": self.describe(survey),
+            "policies": self.describe(survey, decisions),
             "foreign": foreign,
+            "neighbours": neighbours(self.paths),
             "problems": problems,
             "boot_unit": boot_unit(self.paths),
             "libbpf": survey.capability.libbpf,
@@ -193,7 +205,7 @@ class Engine:
 
     # ------------------------------------------------------------------ what to do
 
-    def plan(self, survey: Survey, wish: Wish, ids: Mapping[str, int], held_back: Mapping[str, str]) -> Plan:
+    def plan(self, survey: Survey, wish: Wish, cgroups: Cgroups, held_back: Mapping[str, str]) -> Plan:
         plan = Plan(held_back=dict(held_back), tidy=bool(survey.unfinished))
         if not wish.load_only:
             self._plan_persist(survey, wish, plan)
@@ -208,14 +220,13 @@ class Engine:
                     continue
                 if name in held_back:
                     continue
-                waits = waits_for(manifest, ids)
-                if waits and not self._may_wait(survey, wish, manifest):
-                    plan.waiting[name] = waits
-                    if name in survey.loaded:
-                        plan.drop[name] = f"its cgroup {waits} is gone"
-                    continue
                 chain.append(name)
-                reasons_of[name] = self.reasons(survey, manifest, ids) if name in wish.managed else []
+                reasons_of[name] = self.reasons(survey, manifest, cgroups) if name in wish.managed else []
+            if kind == "oom" and len(chain) > _loader.CHAIN_MAX:
+                raise BpfOomError(
+                    f"the chain has {len(chain)} OOM policies",
+                    f"give {_loader.CHAIN_MAX} at most; one policy can answer for many cgroups",
+                )
             # Only OOM policies are asked one after the other.
             plan.anew.update(renewals(chain, survey.loaded, reasons_of, ordered=kind == "oom"))
         return plan
@@ -231,15 +242,6 @@ class Engine:
         if stored.problem and wish.managed and not plan.persist:
             plan.persist[min(wish.managed)] = [stored.problem]
         plan.forget = (set(stored.manifests) | set(stored.broken)) - set(wish.manifests)
-
-    def _may_wait(self, survey: Survey, wish: Wish, manifest: Manifest) -> bool:
-        if self.lib is None or not survey.capability.has(manifest.kind, "handle_cgroup_online"):
-            return False
-        try:
-            return _loader.may_wait(self.lib, survey.capability, manifest, self._object(wish, manifest))
-        except BpfOomError:
-            # An object that cannot be opened cannot wait by itself; loading it will say why.
-            return False
 
     def _object(self, wish: Wish, manifest: Manifest) -> bytes:
         return wish.objects[manifest.inputs] if manifest.inputs in wish.objects else self.store.object_bytes(manifest)
@@ -262,30 +264,31 @@ class Engine:
         """Make it so, all or nothing. `tolerant` is for the boot: one broken policy does not stop the others."""
         if not tolerant:
             _loader.refuse_files(self.paths, wish.manifests.values())
-        ids = _loader.cgroup_ids(self.paths, wish.manifests.values())
-        plan = self.plan(survey, wish, ids, {name: problem.sentence for name, problem in blocked.items()})
+        cgroups = _loader.matching_cgroups(self.paths, wish.manifests.values())
+        plan = self.plan(survey, wish, cgroups, {name: problem.sentence for name, problem in blocked.items()})
         warnings = [
-            f"Policy '{name}' is not active: it waits for the cgroup {path}, which does not exist."
-            for name, path in plan.waiting.items()
+            f"Policy '{manifest.name}' is not active: {idle(manifest, cgroups)}."
+            for manifest in sorted(wish.manifests.values(), key=sort_key)
+            if manifest.name in wish.managed and manifest.name not in blocked and idle(manifest, cgroups)
         ]
         if check and survey.capability.libbpf is None and wish.managed:
             warnings.append(f"Nothing could be compared with the kernel: {self.lib_error}")
         diff = self._diff(survey, wish, plan)
         failed: dict[str, str] = {}
         if plan.changes and not check:
-            failed = self._change(survey, wish, plan, ids, tolerant)
-        policies = self._predict(survey, wish, plan) if check else self.describe(self.survey())
+            failed = self._change(survey, wish, plan, cgroups, tolerant)
+        policies = self._predict(survey, wish, plan, cgroups) if check else self.describe(self.survey())
         return Outcome(plan.changes, diff, policies, warnings, {**plan.held_back, **failed})
 
-    def _change(self, survey: Survey, wish: Wish, plan: Plan, ids: Mapping[str, int], tolerant: bool) -> dict[str, str]:
+    def _change(self, survey: Survey, wish: Wish, plan: Plan, cgroups: Cgroups, tolerant: bool) -> dict[str, str]:
         failed: dict[str, str] = {}
         for name in survey.unfinished:
-            os.unlink(self.paths.pin(name, new=True))
+            self._drop_new(name)
         fresh: dict[str, Loaded] = {}
         try:
             for name in plan.anew:
                 try:
-                    fresh[name] = self._load_beside(survey, wish, wish.manifests[name], ids)
+                    fresh[name] = self._load_beside(survey, wish, wish.manifests[name], cgroups)
                 except BpfOomError as error:
                     if not tolerant:
                         raise
@@ -298,39 +301,52 @@ class Engine:
         except BaseException:
             # Whatever it was: the old policies are as they were, the new ones must go.
             for name in plan.anew:
-                self._drop_pin(name, new=True)
+                self._drop_new(name)
             self.store.collect_garbage()
             raise
         for name in fresh:
             # Replaces the old pin in one step; the kernel lets go of the old policy then.
-            os.rename(self.paths.pin(name, new=True), self.paths.pin(name))
+            _loader.switch_pins(self.paths, name)
         for name in plan.drop:
-            self._drop_pin(name)
+            self._drop_pins(name)
         self._remember_tags(fresh, gone=set(plan.drop))
         if plan.persists:
             self.store.collect_garbage()
         return failed
 
-    def _load_beside(self, survey: Survey, wish: Wish, manifest: Manifest, ids: Mapping[str, int]) -> Loaded:
+    def _load_beside(self, survey: Survey, wish: Wish, manifest: Manifest, cgroups: Cgroups) -> Loaded:
         """Load the policy under its second pin and believe only what the kernel shows."""
         if self.lib is None:
             raise self.lib_error or BpfOomError("libbpf is not loaded", "install it")
-        pin = self.paths.pin(manifest.name, new=True)
-        _loader.load(self.lib, survey.capability, manifest, self._object(wish, manifest), ids, pin)
-        found = self._read(manifest.name, pin)
-        wrong = load_reasons(manifest, found, ids)
-        if wrong:
-            self._drop_pin(manifest.name, new=True)
-            raise BpfOomError(
-                f"policy '{manifest.name}' was loaded but reads back wrong: {'; '.join(wrong)}", "report this as a fault"
-            )
+        try:
+            _loader.load(self.lib, survey.capability, manifest, self._object(wish, manifest), self.paths)
+            found = self._read(manifest.name, new=True)
+            wrong = load_reasons(manifest, found, cgroups)
+            if wrong:
+                raise BpfOomError(
+                    f"policy '{manifest.name}' was loaded but reads back wrong: {'; '.join(wrong)}", "report this as a fault"
+                )
+        except BaseException:
+            self._drop_new(manifest.name)
+            raise
         return found
 
-    def _drop_pin(self, name: str, new: bool = False) -> None:
-        try:
-            os.unlink(self.paths.pin(name, new))
-        except FileNotFoundError:
-            pass  # dropping is idempotent
+    def _drop_new(self, name: str) -> None:
+        """What a change has made of a policy and not switched to."""
+        self._unlink_pins(name, _loader.new_pins(self.paths, name))
+
+    def _drop_pins(self, name: str) -> None:
+        """Everything of a policy; the link first, with it the policy stops acting."""
+        directory = os.path.join(self.paths.pins, name)
+        names = sorted(os.listdir(directory), key=lambda each: (each != "link", each)) if os.path.isdir(directory) else []
+        self._unlink_pins(name, [os.path.join(directory, each) for each in names])
+
+    def _unlink_pins(self, name: str, pins: Iterable[str]) -> None:
+        for pin in pins:
+            try:
+                os.unlink(pin)
+            except FileNotFoundError:
+                pass  # dropping is idempotent
         for directory in (os.path.join(self.paths.pins, name), self.paths.pins):
             try:
                 os.rmdir(directory)
@@ -349,8 +365,7 @@ class Engine:
         """Drop every pin of ours; needs neither libbpf nor a capable kernel."""
         names = sorted(os.listdir(self.paths.pins)) if os.path.isdir(self.paths.pins) else []
         for name in names if not check else ():
-            self._drop_pin(name, new=True)
-            self._drop_pin(name)
+            self._drop_pins(name)
         return names
 
     def remove_everything(self, check: bool = False) -> Outcome:
@@ -387,13 +402,13 @@ class Engine:
 
     # ------------------------------------------------------------------ in words
 
-    def _predict(self, survey: Survey, wish: Wish, plan: Plan) -> dict[str, dict[str, Any]]:
+    def _predict(self, survey: Survey, wish: Wish, plan: Plan, cgroups: Cgroups) -> dict[str, dict[str, Any]]:
         found = {}
         for name, manifest in sorted(wish.manifests.items()):
             loaded = name in plan.anew or (name in survey.loaded and name not in plan.drop)
-            why = plan.held_back.get(name, "")
-            if name in plan.waiting:
-                why = f"it waits for the cgroup {plan.waiting[name]}, which does not exist"
+            why = plan.held_back.get(name, "") or idle(manifest, cgroups)
+            if not why and observes(manifest):
+                why = "it observes (mode: observe) and never acts"
             found[name] = {"kind": manifest.kind, "order": manifest.order, "persisted": True, "loaded": loaded}
             found[name].update(active=loaded and not why, why=why)
         return found
@@ -410,11 +425,7 @@ class Engine:
                 [survey.stored.broken[name]] if name in survey.stored.broken else []
             )
             before += self._block(name, persisted, old_load + (f", but {'; '.join(reasons)}" if reasons else ""), unsound)
-            if name in plan.waiting:
-                new_load = f"no, it waits for the cgroup {plan.waiting[name]}"
-                if name not in survey.loaded and name not in plan.persist:
-                    before[-1] = f"  loaded: {new_load}"
-            elif name in plan.anew:
+            if name in plan.anew:
                 new_load = "yes"
             else:
                 new_load = old_load if name not in plan.drop else "no"
@@ -436,6 +447,19 @@ class Engine:
         lines.append(f"  persisted: {persisted}" + (f", but {'; '.join(unsound)}" if unsound else ""))
         lines.append(f"  loaded: {loaded}")
         return lines
+
+
+def neighbours(paths: Paths) -> list[str]:
+    """The other OOM daemons that run here: they kill by rules of their own."""
+    found = set()
+    for name in os.listdir(paths.at("/proc")) if os.path.isdir(paths.at("/proc")) else ():
+        try:
+            comm = paths.read(f"/proc/{name}/comm").strip() if name.isdigit() else ""
+        except OSError:
+            continue  # it has ended meanwhile
+        if comm in OTHER_KILLERS:
+            found.add(OTHER_KILLERS[comm])
+    return sorted(found)
 
 
 def boot_unit(paths: Paths) -> dict[str, bool]:

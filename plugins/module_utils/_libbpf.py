@@ -16,7 +16,7 @@ import sys
 from contextlib import contextmanager
 from ctypes import POINTER, c_char, c_char_p, c_int, c_int32, c_int64, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple, Union
 
 from ._errors import BpfOomError, from_errno
 
@@ -105,11 +105,17 @@ _PROTOTYPES: Dict[str, Tuple[Any, List[Any]]] = {
     "bpf_object__find_map_by_name": (c_void_p, [c_void_p, c_char_p]),
     "bpf_map__initial_value": (c_void_p, [c_void_p, POINTER(c_size_t)]),
     "bpf_map__attach_struct_ops": (c_void_p, [c_void_p]),
+    "bpf_map__fd": (c_int, [c_void_p]),
+    "bpf_map__pin": (c_int, [c_void_p, c_char_p]),
+    "bpf_map__reuse_fd": (c_int, [c_void_p, c_int]),
+    "bpf_object__find_program_by_name": (c_void_p, [c_void_p, c_char_p]),
+    "bpf_program__attach": (c_void_p, [c_void_p]),
     "bpf_link__pin": (c_int, [c_void_p, c_char_p]),
     "bpf_link__destroy": (c_int, [c_void_p]),
     "bpf_obj_get": (c_int, [c_char_p]),
     "bpf_obj_get_info_by_fd": (c_int, [c_int, c_void_p, _U32P]),
     "bpf_map_lookup_elem": (c_int, [c_int, c_void_p, c_void_p]),
+    "bpf_map_get_next_key": (c_int, [c_int, c_void_p, c_void_p]),
     "bpf_map_get_next_id": (c_int, [c_uint32, _U32P]),
     "bpf_link_get_next_id": (c_int, [c_uint32, _U32P]),
     "bpf_map_get_fd_by_id": (c_int, [c_uint32]),
@@ -135,7 +141,8 @@ class Field(NamedTuple):
     type_id: int
 
 
-Value = Union[int, str]
+Value = Union[int, str, bytes]
+Record = Dict[str, Any]
 
 
 class Btf:
@@ -169,7 +176,9 @@ class Btf:
 
     def members(self, type_id: int) -> Dict[str, Field]:
         """The named members of a struct, offsets in bytes."""
-        parent = self.type(type_id)
+        return self.struct_members(self.type(type_id))
+
+    def struct_members(self, parent: BtfType) -> Dict[str, Field]:
         found = {}
         for index in range(parent.vlen):
             name_off, member, bits = struct.unpack("=III", ctypes.string_at(parent.address + 12 * index, 12))
@@ -195,16 +204,57 @@ class Btf:
     def is_integer(self, type_id: int) -> bool:
         return self.resolve(type_id).kind == KIND_INT
 
-    def decode(self, data: bytes, field: Field) -> Optional[Value]:
-        """An integer or a text; None for anything else."""
+    def _is_signed(self, found: BtfType) -> bool:
+        return bool(struct.unpack("=I", ctypes.string_at(found.address, 4))[0] >> 24 & _INT_SIGNED)
+
+    def _element(self, found: BtfType) -> Tuple[int, int]:
+        """An array's element type and their number."""
+        element, _index, number = struct.unpack("=III", ctypes.string_at(found.address, 12))
+        return element, number
+
+    def decode(self, data: bytes, field: Field) -> Value:
+        """An integer or a text; anything else as it is."""
         raw = data[field.offset : field.offset + field.size]
         found = self.resolve(field.type_id)
         if found.kind == KIND_INT:
-            encoding = struct.unpack("=I", ctypes.string_at(found.address, 4))[0] >> 24
-            return int.from_bytes(raw, sys.byteorder, signed=bool(encoding & _INT_SIGNED))
-        if found.kind == KIND_ARRAY and self.size(struct.unpack("=I", ctypes.string_at(found.address, 4))[0]) == 1:
+            return int.from_bytes(raw, sys.byteorder, signed=self._is_signed(found))
+        if found.kind == KIND_ARRAY and self.size(self._element(found)[0]) == 1:
             return raw.split(b"\0", 1)[0].decode("utf-8", "replace")
-        return None
+        return raw
+
+    def reader(self, type_id: int) -> Callable[[bytes], Any]:
+        """Makes integers, texts, lists and dictionaries of a type's bytes; looks at BTF only once."""
+        found = self.resolve(type_id)
+        if found.kind == KIND_INT:
+            signed = self._is_signed(found)
+            return lambda raw: int.from_bytes(raw, sys.byteorder, signed=signed)
+        if found.kind == KIND_ARRAY:
+            element, number = self._element(found)
+            size = self.size(element)
+            if size == 1:
+                return lambda raw: raw.split(b"\0", 1)[0].decode("utf-8", "replace")
+            each = self.reader(element)
+            return lambda raw: [each(raw[size * index : size * (index + 1)]) for index in range(number)]
+        if found.kind == KIND_STRUCT:
+            parts = [
+                (name, field.offset, field.offset + field.size, self.reader(field.type_id))
+                for name, field in self.struct_members(found).items()
+            ]
+            return lambda raw: {name: read(raw[start:end]) for name, start, end, read in parts}
+        return lambda raw: raw
+
+    def layout(self, type_id: int) -> Any:
+        """What makes two types the same to a reader, whoever compiled them."""
+        found = self.resolve(type_id)
+        if found.kind == KIND_ARRAY:
+            element, number = self._element(found)
+            return [number, self.layout(element)]
+        if found.kind == KIND_STRUCT:
+            members = self.struct_members(found)
+            return {name: [field.offset, self.layout(field.type_id)] for name, field in members.items()}
+        if found.kind == KIND_DATASEC:
+            return {name: [field.offset, self.layout(field.type_id)] for name, field in self.variables(type_id).items()}
+        return [found.kind, self.size(type_id)]
 
 
 class Library:
@@ -312,6 +362,32 @@ class Library:
                 frozen = "frozen:\t1\n" in file.read()
         return found, value.raw[: found.value_size], frozen
 
+    def map_values(self, map_id: int) -> Iterator[bytes]:
+        """The values of an array, from the first to the last."""
+        found = MapInfo()
+        with self.fd(f"the BPF map {map_id}", "bpf_map_get_fd_by_id", map_id) as fd:
+            self.info(fd, found)
+            value = ctypes.create_string_buffer((int(found.value_size) + 7) & ~7)
+            for index in range(found.max_entries):
+                result = int(self.call("bpf_map_lookup_elem", fd, ctypes.byref(c_uint32(index)), value))
+                if result < 0:
+                    raise from_errno(f"the value {index} of BPF map {map_id} cannot be read", -result)
+                yield value.raw[: found.value_size]
+
+    def map_keys(self, map_id: int) -> Iterator[bytes]:
+        """The keys of a hash. Other programs change it meanwhile, so none may be missing that stayed all the time."""
+        found = MapInfo()
+        with self.fd(f"the BPF map {map_id}", "bpf_map_get_fd_by_id", map_id) as fd:
+            self.info(fd, found)
+            key = ctypes.create_string_buffer(int(found.key_size))
+            result = int(self.call("bpf_map_get_next_key", fd, None, key))
+            # A key that goes away makes the kernel begin anew: bounded, lest it never ends.
+            for _ in range(2 * int(found.max_entries)):
+                if result < 0:
+                    return
+                yield key.raw
+                result = int(self.call("bpf_map_get_next_key", fd, key, key))
+
     def map_info(self, map_id: int) -> MapInfo:
         found = MapInfo()
         with self.fd(f"the BPF map {map_id}", "bpf_map_get_fd_by_id", map_id) as fd:
@@ -418,6 +494,46 @@ class BpfObject:
             raise BpfOomError(f"a value for {map_name} of policy '{self._what}' does not fit", "compile the policy anew")
         ctypes.memmove(address + field.offset, data.ljust(field.size, b"\0"), field.size)
 
+    def _map(self, name: str) -> Any:
+        return self._lib.call("bpf_object__find_map_by_name", self._handle, name.encode())
+
+    def has_map(self, name: str) -> bool:
+        return bool(self._map(name))
+
+    def value_type(self, name: str) -> int:
+        """The type id of a map's value: that of a section's variables, or what the map's definition says."""
+        if name.startswith("."):
+            return self.btf.find(name, KIND_DATASEC)
+        section = self.btf.find(".maps", KIND_DATASEC)
+        held = self.btf.variables(section).get(name) if section else None
+        value = self.btf.struct_members(self.btf.resolve(held.type_id)).get("value") if held else None
+        return self.btf.resolve(value.type_id).target if value else 0
+
+    def reuse(self, name: str, fd: int) -> None:
+        """Before load: use that map in the place of the object's own."""
+        result = int(self._lib.call("bpf_map__reuse_fd", self._map(name), fd))
+        if result < 0:
+            raise from_errno(f"policy '{self._what}' cannot go on with its map {name}", -result, self._lib.log())
+
+    def pin_map(self, name: str, pin: str) -> None:
+        result = int(self._lib.call("bpf_map__pin", self._map(name), os.fsencode(pin)))
+        if result < 0:
+            raise from_errno(f"the map {name} of policy '{self._what}' cannot be pinned at {pin}", -result, self._lib.log())
+
+    def has_program(self, name: str) -> bool:
+        return bool(self._lib.call("bpf_object__find_program_by_name", self._handle, name.encode()))
+
+    def attach_program(self, name: str, pin: str) -> None:
+        """Attach a tracing program where its section says, and pin its link."""
+        self._lib.log()
+        program = self._lib.call("bpf_object__find_program_by_name", self._handle, name.encode())
+        link = self._lib.call("bpf_program__attach", program)
+        if not link:
+            raise from_errno(
+                f"the program {name} of policy '{self._what}' cannot be attached", ctypes.get_errno(), self._lib.log()
+            )
+        self._pin_link(link, pin)
+
     def implements(self, callback: str) -> bool:
         """Whether the struct_ops map sets this member (libbpf keeps a program's pointer there)."""
         ops = self.struct_ops()
@@ -449,6 +565,9 @@ class BpfObject:
         link = self._lib.call("bpf_map__attach_struct_ops", found)
         if not link:
             raise from_errno(f"the kernel refused to register policy '{self._what}'", ctypes.get_errno(), self._lib.log())
+        self._pin_link(link, pin)
+
+    def _pin_link(self, link: Any, pin: str) -> None:
         try:
             result = int(self._lib.call("bpf_link__pin", link, os.fsencode(pin)))
             if result < 0:

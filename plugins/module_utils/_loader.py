@@ -3,21 +3,30 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import struct
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from ._capability import LACKING, STRUCTS, Capability
-from ._drift import Loaded, expected_rodata
+from ._drift import Loaded, expected_rodata, scope_globs
 from ._errors import BpfOomError
 from ._libbpf import KIND_DATASEC, LINK_TYPE_STRUCT_OPS, MAP_TYPE_STRUCT_OPS, BpfObject, Library, MapInfo
 from ._manifest import Manifest
+from ._params import SELECTORS_SIZE, check_glob, glob_pattern
 from ._paths import Paths
 
-_SIZES = {"bool": 1, "choice": 4, "u32": 4, "s32": 4, "u64": 8, "s64": 8, "cgroup": 512}
+_SIZES = {"bool": 1, "choice": 4, "u32": 4, "s32": 4, "u64": 8, "s64": 8, "selectors": SELECTORS_SIZE, "weights": SELECTORS_SIZE}
 _VALUE_PREFIX = "bpf_struct_ops_"
+#: Maps that outlive the object that made them: their names in an object, in the kernel (which cuts them), and as pins.
+KEPT = {"decisions": "decisions", ".data.counters": "counters"}
+#: Programs that write down who really died; a policy acts without them.
+RECORDERS = ("decision_victim", "decision_end")
+#: The kernel lets 38 programs look at the end of one function.
+CHAIN_MAX = 32
 
 
 def _open(lib: Library, manifest: Manifest, data: bytes) -> BpfObject:
@@ -35,14 +44,6 @@ def _open(lib: Library, manifest: Manifest, data: bytes) -> BpfObject:
     return found
 
 
-def may_wait(lib: Library, capability: Capability, manifest: Manifest, data: bytes) -> bool:
-    """Whether the loaded policy itself will notice when its cgroup appears."""
-    if not capability.has(manifest.kind, "handle_cgroup_online"):
-        return False
-    with _open(lib, manifest, data) as found:
-        return found.implements("handle_cgroup_online")
-
-
 def lacking(lib: Library, capability: Capability, manifest: Manifest, data: bytes) -> list[str]:
     """The callbacks of a policy that this kernel does not have, and that it can do without."""
     missing = [name for name in LACKING if not capability.has(manifest.kind, name)]
@@ -52,8 +53,8 @@ def lacking(lib: Library, capability: Capability, manifest: Manifest, data: byte
         return [name for name in missing if found.implements(name)]
 
 
-def load(lib: Library, capability: Capability, manifest: Manifest, data: bytes, cgroup_ids: Mapping[str, int], pin: str) -> None:
-    """Register a policy and pin it; nothing stays behind when this fails."""
+def load(lib: Library, capability: Capability, manifest: Manifest, data: bytes, paths: Paths) -> None:
+    """Register a policy and pin it beside the one that is loaded; who fails here calls drop_new()."""
     if manifest.params.get("averages", {}).get("value") is True and not capability.features["averages"]:
         raise BpfOomError(
             f"policy '{manifest.name}' wants to use the averages, which this kernel does not let BPF do",
@@ -61,43 +62,88 @@ def load(lib: Library, capability: Capability, manifest: Manifest, data: bytes, 
         )
     without = lacking(lib, capability, manifest, data)
     with _open(lib, manifest, data) as found:
-        fields = found.rodata()
-        for name, value in expected_rodata(manifest, cgroup_ids).items():
-            field = fields.get(name)
-            size = _SIZES[manifest.params[name]["type"]] if name in manifest.params else None
-            if field is None or (size is not None and field.size != size):
-                have = "lacks it" if field is None else f"has {field.size} bytes for it instead of {size}"
-                raise BpfOomError(
-                    f"policy '{manifest.name}' has the parameter '{name}' but its object {have}",
-                    f"declare `const volatile` {name} as its policy.yml says",
-                )
-            if isinstance(value, str):
-                if found.btf.is_integer(field.type_id) or len(value.encode()) >= field.size:
-                    raise BpfOomError(
-                        f"'{name}' of policy '{manifest.name}' cannot hold {value!r}", "declare it as a longer char array"
-                    )
-                raw = value.encode()
-            else:
-                if not found.btf.is_integer(field.type_id):
-                    raise BpfOomError(
-                        f"'{name}' of policy '{manifest.name}' is no integer in its object", "declare it as policy.yml says"
-                    )
-                raw = value.to_bytes(field.size, sys.byteorder, signed=value < 0)
-            found.write(".rodata", field, raw)
+        _set_parameters(found, manifest)
         ops = found.struct_ops()
         if "name" in ops.members:
             found.write(ops.map_name, ops.members["name"], manifest.name.encode())
         for callback in without:
             # libbpf leaves out a program that no member points to, and a member that is empty.
             found.write(ops.map_name, ops.members[callback], b"")
+        fresh = [
+            name for name in KEPT if found.has_map(name) and not _go_on(lib, found, name, paths.pin(manifest.name, KEPT[name]))
+        ]
         found.load()
-        os.makedirs(os.path.dirname(pin), mode=0o700, exist_ok=True)
-        found.attach(pin)
+        os.makedirs(os.path.dirname(paths.pin(manifest.name)), mode=0o700, exist_ok=True)
+        for name in fresh:
+            found.pin_map(name, paths.pin(manifest.name, KEPT[name], new=True))
+        for name in RECORDERS:
+            if found.has_program(name):
+                found.attach_program(name, paths.pin(manifest.name, name, new=True))
+        # The last: with it the policy acts.
+        found.attach(paths.pin(manifest.name, new=True))
 
 
-def read(lib: Library, paths: Paths, name: str, pin: str) -> Loaded:
-    """What is pinned there; `problem` says so when it is not ours or does not act."""
+def _set_parameters(found: BpfObject, manifest: Manifest) -> None:
+    fields = found.rodata()
+    for name, value in expected_rodata(manifest).items():
+        field = fields.get(name)
+        size = _SIZES[manifest.params[name]["type"]] if name in manifest.params else None
+        if field is None or (size is not None and field.size != size):
+            have = "lacks it" if field is None else f"has {field.size} bytes for it instead of {size}"
+            raise BpfOomError(
+                f"policy '{manifest.name}' has the parameter '{name}' but its object {have}",
+                f"declare `const volatile` {name} as its policy.yml says",
+            )
+        if isinstance(value, bytes):
+            raw = value
+        elif isinstance(value, str):
+            if found.btf.is_integer(field.type_id) or len(value.encode()) >= field.size:
+                raise BpfOomError(
+                    f"'{name}' of policy '{manifest.name}' cannot hold {value!r}", "declare it as a longer char array"
+                )
+            raw = value.encode()
+        else:
+            if not found.btf.is_integer(field.type_id):
+                raise BpfOomError(
+                    f"'{name}' of policy '{manifest.name}' is no integer in its object", "declare it as policy.yml says"
+                )
+            raw = value.to_bytes(field.size, sys.byteorder, signed=value < 0)
+        found.write(".rodata", field, raw)
+
+
+def _go_on(lib: Library, found: BpfObject, name: str, pin: str) -> bool:
+    """Let the object go on with the pinned map, so that counters and decisions outlive a replacement; False: it cannot."""
+    try:
+        with lib.fd(f"the pin {pin}", "bpf_obj_get", os.fsencode(pin)) as fd:
+            info = MapInfo()
+            lib.info(fd, info)
+            with lib.loaded_btf(info.btf_id) as btf:
+                if btf.layout(info.btf_value_type_id) != found.btf.layout(found.value_type(name)):
+                    return False
+            found.reuse(name, fd)
+    except BpfOomError:
+        return False  # there is none, or it is no map of ours
+    return True
+
+
+def new_pins(paths: Paths, name: str) -> list[str]:
+    """The pins of a policy that a change made and has not switched to."""
+    directory = os.path.dirname(paths.pin(name))
+    names = os.listdir(directory) if os.path.isdir(directory) else []
+    return sorted(os.path.join(directory, each) for each in names if each.endswith("_new"))
+
+
+def switch_pins(paths: Paths, name: str) -> None:
+    """Put the new pins in the place of the old; the link last, since the old policy goes with its old pin."""
+    link = paths.pin(name, new=True)
+    for pin in [each for each in new_pins(paths, name) if each != link] + [link]:
+        os.rename(pin, pin[: -len("_new")])
+
+
+def read(lib: Library, paths: Paths, name: str, new: bool = False) -> Loaded:
+    """What is pinned under a name; `problem` says so when it is not ours or does not act."""
     found = Loaded(name)
+    pin = paths.pin(name, new=new)
     try:
         link = lib.link_info(pin)
         found.link_id = link.id
@@ -108,6 +154,7 @@ def read(lib: Library, paths: Paths, name: str, pin: str) -> Loaded:
         else:
             found.map_id = link.map_id
             _read_ops(lib, paths, found)
+            _read_recorders(lib, paths, found, new)
     except BpfOomError as error:
         found.problem = str(error)
     return found
@@ -137,21 +184,54 @@ def _read_program(lib: Library, found: Loaded, prog_id: int) -> None:
     program, map_ids = lib.program(prog_id)
     found.tags[program.name.decode()] = bytes(program.tag).hex()
     for map_id in map_ids:
+        if map_id in found.map_ids.values():
+            continue
         info = lib.map_info(map_id)
-        section = next((each for each in (".rodata", ".bss") if info.name.endswith(each.encode())), "")
-        if section == ".rodata" and not found.rodata:
-            found.rodata, found.frozen = _read_section(lib, map_id, info, section)
-        elif section == ".bss" and not found.counters:
-            values, _frozen = _read_section(lib, map_id, info, section)
-            found.counters = {name: value for name, value in values.items() if name.startswith("nr_") and isinstance(value, int)}
+        name = info.name.decode("utf-8", "replace")
+        found.map_ids[name if not name.endswith((".rodata", ".bss")) else name[name.index(".") :]] = map_id
+        if name.endswith(".rodata") and not found.rodata:
+            found.rodata, found.frozen = _read_section(lib, map_id, info, ".rodata")
+        elif name.endswith((".bss", ".data.counters")):
+            values, _frozen = _read_section(lib, map_id, info, name[name.index(".") :])
+            found.counters.update(
+                {name: value for name, value in values.items() if name.startswith("nr_") and isinstance(value, int)}
+            )
+        elif name == "watched":
+            found.watched = {int.from_bytes(key, sys.byteorder) for key in lib.map_keys(map_id)}
+
+
+def _read_recorders(lib: Library, paths: Paths, found: Loaded, new: bool) -> None:
+    """The record of victims belongs to policies that keep decisions on OOMs, that is, to those of the skeleton."""
+    if "decisions" not in found.map_ids:
+        return
+    wanted = RECORDERS if found.struct == STRUCTS["oom"] else RECORDERS[:1]
+    for name in wanted:
+        found.recorders[name] = ""
+        try:
+            if not lib.link_info(paths.pin(found.name, name, new=new)).prog_id:
+                found.recorders[name] = "it is detached"
+        except BpfOomError as error:
+            found.recorders[name] = error.cause
 
 
 def _read_section(lib: Library, map_id: int, info: MapInfo, section: str) -> tuple[dict[str, Any], bool]:
     _info, value, frozen = lib.map_value(map_id)
     with lib.loaded_btf(info.btf_id) as btf:
         section_id = info.btf_value_type_id or btf.find(section, KIND_DATASEC)
-        decoded = {name: btf.decode(value, field) for name, field in btf.variables(section_id).items()}
-    return {name: each for name, each in decoded.items() if each is not None}, frozen
+        return {name: btf.decode(value, field) for name, field in btf.variables(section_id).items()}, frozen
+
+
+def read_decisions(lib: Library, found: Loaded, most: int) -> list[dict[str, Any]]:
+    """The newest decisions of a policy, newest first, as its BTF describes them; reading takes nothing away."""
+    map_id = found.map_ids.get("decisions")
+    if map_id is None or most <= 0:
+        return []
+    info = lib.map_info(map_id)
+    with lib.loaded_btf(info.btf_id) as btf:
+        read_one = btf.reader(info.btf_value_type_id)
+        # One that is being written has the number 0.
+        whole = [decision for decision in map(read_one, lib.map_values(map_id)) if decision.get("seq")]
+    return sorted(whole, key=lambda decision: -int(decision["seq"]))[:most]
 
 
 def read_foreign(lib: Library, paths: Paths, own_maps: set[int]) -> list[dict[str, Any]]:
@@ -174,30 +254,61 @@ def read_foreign(lib: Library, paths: Paths, own_maps: set[int]) -> list[dict[st
     return found
 
 
-def cgroup_ids(paths: Paths, manifests: Iterable[Manifest]) -> dict[str, int]:
-    """The ids of the cgroups that exist now among those that the manifests name."""
-    found = {}
-    for path in {path for manifest in manifests for path in cgroup_paths(manifest)}:
-        full = os.path.join(paths.cgroup, path.lstrip("/"))
-        if os.path.isdir(full):
-            found[path] = os.stat(full).st_ino
-    return found
+def matching_cgroups(paths: Paths, manifests: Iterable[Manifest]) -> dict[str, dict[str, int]]:
+    """For each glob of a scope the cgroups that it stands for now, by path, with their ids."""
+    return {glob: _matching(paths, glob) for glob in {glob for manifest in manifests for glob in scope_globs(manifest)}}
+
+
+def _matching(paths: Paths, glob: str) -> dict[str, int]:
+    found = [""]
+    for component in glob.split("/")[1:]:
+        if "*" not in component and "?" not in component:
+            found = [f"{path}/{component}" for path in found]
+            continue
+        pattern = glob_pattern(component)
+        found = [f"{path}/{name}" for path in found for name in _children(paths.cgroup + path) if pattern.match(name)]
+    ids = {}
+    for path in found:
+        try:
+            status = os.stat(paths.cgroup + path)
+        except OSError:
+            continue  # there is none, or it has gone meanwhile
+        if os.path.isdir(paths.cgroup + path):
+            ids[path] = status.st_ino
+    return ids
+
+
+def _children(directory: str) -> list[str]:
+    try:
+        with os.scandir(directory) as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENODEV):
+            return []
+        raise
 
 
 def refuse_files(paths: Paths, manifests: Iterable[Manifest]) -> None:
     """A path that is a file of the cgroup interface here will never be a cgroup."""
     for manifest in manifests:
-        for path in cgroup_paths(manifest):
-            full = os.path.join(paths.cgroup, path.lstrip("/"))
-            if os.path.exists(full) and not os.path.isdir(full):
-                raise BpfOomError(
-                    f"policy '{manifest.name}' names {path}, a file of the cgroup interface",
-                    "name the cgroup that the file is in",
-                )
+        for param in manifest.params.values():
+            for text in param["value"] if param["type"] in ("selectors", "weights") else ():
+                full = paths.cgroup + text
+                if text.startswith("/") and re.search(r"[*?]", text) is None and os.path.isfile(full):
+                    raise BpfOomError(
+                        f"policy '{manifest.name}' names {check_glob(text)}, a file of the cgroup interface",
+                        "name the cgroup that the file is in",
+                    )
 
 
-def cgroup_paths(manifest: Manifest) -> list[str]:
-    return [param["value"] for param in manifest.params.values() if param["type"] == "cgroup" and param["value"]]
-
-
-__all__ = ["cgroup_ids", "lacking", "load", "may_wait", "read", "read_foreign", "refuse_files"]
+__all__ = [
+    "lacking",
+    "load",
+    "matching_cgroups",
+    "new_pins",
+    "read",
+    "read_decisions",
+    "read_foreign",
+    "refuse_files",
+    "switch_pins",
+]

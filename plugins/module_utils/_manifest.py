@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, Mapping
 
 from ._errors import BpfOomError
-from ._params import INTEGERS, TYPES, Params, check_cgroup_path, check_name
+from ._params import INTEGERS, SELECTORS_MAX, TYPES, Params, check_name, check_selector
 
 SCHEMA = 1
 KINDS = ("oom", "psi")
@@ -80,8 +80,15 @@ def _check(manifest: Manifest, name: str) -> None:
         need(kind in TYPES, f"type of parameter {key}")
         if kind == "bool":
             need(isinstance(value, bool), f"value of parameter {key}")
-        elif kind == "cgroup":
-            need(value == "" or bool(check_cgroup_path(value)), f"value of parameter {key}")
+        elif kind in ("selectors", "weights"):
+            need(
+                isinstance(value, dict if kind == "weights" else list) and len(value) <= SELECTORS_MAX,
+                f"value of parameter {key}",
+            )
+            for text in value:
+                check_selector(text)
+                weight = value[text] if kind == "weights" else 0
+                need(_is_int(weight) and -(2**31) <= weight < 2**31, f"value of parameter {key}")
         else:
             low, high = INTEGERS["u32" if kind == "choice" else kind]
             number = param["number"] if kind == "choice" else value

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import operator
 import re
-from typing import Any, Dict, List, Mapping, Sequence
+import struct
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 from ._errors import BpfOomError
 
@@ -19,9 +20,21 @@ INTEGERS = {
     "s32": (-(2**31), 2**31 - 1),
     "s64": (-(2**63), 2**63 - 1),
 }
-TYPES = ("bool", "choice", "cgroup", *INTEGERS)
-CGROUP_PATH_MAX = 511
-_COMPONENT_MAX = 255
+TYPES = ("bool", "choice", "selectors", "weights", *INTEGERS)
+# What bpf/include/bpf_oom/record.h says of selectors.
+SELECTORS_MAX = 32
+GLOB_MAX = 255
+_SELECTOR = struct.Struct("=IIIi256s")
+SELECTORS_SIZE = _SELECTOR.size * SELECTORS_MAX
+_KINDS = ("", "cgroup", "name", "uid")
+_FORMS = {
+    "cgroup": "a glob of cgroup paths such as /system.slice/db@*.service",
+    "name": "name:GLOB for process names",
+    "uid": "uid:NUMBER or uid:FIRST-LAST",
+}
+_UID_MAX = 2**32 - 2
+_COMM_MAX = 15
+_UIDS = re.compile(r"([0-9]{1,10})(?:-([0-9]{1,10}))?\Z")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,47}\Z")
 # Files that the kernel puts into every cgroup; systemd's unit suffixes are never among them.
 _INTERFACE_FILE = re.compile(
@@ -30,6 +43,7 @@ _INTERFACE_FILE = re.compile(
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _OPERATORS = {"<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt, "!=": operator.ne}
 _MULTIPLE = "is a multiple of"
+_DISJOINT = "shares nothing with"
 
 
 def check_name(name: Any) -> str:
@@ -41,23 +55,19 @@ def check_name(name: Any) -> str:
     return name
 
 
-def check_cgroup_path(path: str) -> str:
-    """Refuse what can never be a cgroup's path; whether it exists now is the host's business."""
+def check_glob(path: str) -> str:
+    """Refuse what can never stand for a cgroup's path; whether it does now is the host's business."""
     what = f"the cgroup path {path!r}"
     if not path.startswith("/"):
-        raise BpfOomError(f"{what} is not absolute", "write it from the top of the hierarchy, as in /system.slice/db.service")
-    if len(path.encode()) > CGROUP_PATH_MAX:
-        raise BpfOomError(f"{what} is longer than {CGROUP_PATH_MAX} bytes", "name a cgroup further up")
-    if "\0" in path or "\n" in path:
-        raise BpfOomError(f"{what} holds a NUL or a newline", "remove it, no cgroup's name can have it")
+        raise BpfOomError(f"{what} is not absolute", "write it from the top of the hierarchy, as in /system.slice/db@*.service")
+    if len(path.encode()) > GLOB_MAX:
+        raise BpfOomError(f"{what} is longer than {GLOB_MAX} bytes", "shorten it with '*', or name a cgroup further up")
+    if any(ord(character) < 32 or ord(character) == 127 for character in path):
+        raise BpfOomError(f"{what} holds a control character", "remove it, no cgroup's name can have it")
     for component in path.split("/")[1:] if path != "/" else ():
         if component in ("", ".", ".."):
             raise BpfOomError(
                 f"{what} has the component {component!r}", "write a plain path without '//', '.', '..' and a trailing '/'"
-            )
-        if len(component.encode()) > _COMPONENT_MAX:
-            raise BpfOomError(
-                f"{what} has a component longer than {_COMPONENT_MAX} bytes", "correct it, no cgroup's name can be so long"
             )
         if _INTERFACE_FILE.match(component):
             raise BpfOomError(
@@ -66,9 +76,109 @@ def check_cgroup_path(path: str) -> str:
     return path
 
 
+def glob_pattern(glob: str) -> re.Pattern[str]:
+    """One component of a glob as the policies read it: '*' and '?' stand for anything but '/'."""
+    return re.compile("".join({"*": "[^/]*", "?": "[^/]"}.get(letter) or re.escape(letter) for letter in glob) + r"\Z")
+
+
+def check_selector(text: Any, kinds: Sequence[str] = _KINDS[1:]) -> Tuple[str, int, int, str]:
+    """A selector's kind, first and last number, and glob; or a refusal."""
+    forms = ", ".join(_FORMS[kind] for kind in kinds)
+    if not isinstance(text, str):
+        raise BpfOomError(f"{text!r} is no selector", f"give {forms}")
+    kind, _colon, rest = text.partition(":")
+    if text.startswith("/") or kind not in ("name", "uid"):
+        kind = "cgroup"
+    if kind not in kinds:
+        raise BpfOomError(f"{text!r} is a selector of kind {kind}, which has no meaning here", f"give {forms}")
+    if kind == "cgroup":
+        return kind, 0, 0, check_glob(text)
+    if kind == "name":
+        if not rest or len(rest.encode()) > _COMM_MAX or "\0" in rest or "\n" in rest:
+            raise BpfOomError(
+                f"{text!r} can be no process name",
+                f"give 1 to {_COMM_MAX} bytes, as the kernel shows them in /proc/PID/comm",
+            )
+        return kind, 0, 0, rest
+    match = _UIDS.match(rest)
+    low, high = (int(match.group(1)), int(match.group(2) or match.group(1))) if match else (1, 0)
+    if low > high or high > _UID_MAX:
+        raise BpfOomError(f"{text!r} names no users", f"give uid:NUMBER or uid:FIRST-LAST, up to {_UID_MAX}")
+    return kind, low, high, ""
+
+
+def selectors_bytes(param: Param) -> bytes:
+    """Selectors or weights as the policies read them, see record.h."""
+    weights = param["value"] if param["type"] == "weights" else dict.fromkeys(param["value"], 0)
+    # Of weights the first that matches counts: the longer, the more special.
+    texts = sorted(weights, key=lambda text: (-len(text), text)) if param["type"] == "weights" else list(weights)
+    packed = b""
+    for text in texts:
+        kind, low, high, glob = check_selector(text)
+        packed += _SELECTOR.pack(_KINDS.index(kind), low, high, weights[text], b"" if glob == "/" else glob.encode())
+    return packed.ljust(SELECTORS_SIZE, b"\0")
+
+
+def show_selectors(raw: bytes) -> str:
+    """What a loaded policy has, in the words of the inventory."""
+    found = []
+    for kind, low, high, weight, glob in _SELECTOR.iter_unpack(raw[: len(raw) - len(raw) % _SELECTOR.size]):
+        text = glob.split(b"\0", 1)[0].decode("utf-8", "replace")
+        if kind == _KINDS.index("cgroup"):
+            found.append(text or "/")
+        elif kind == _KINDS.index("name"):
+            found.append(f"name:{text}")
+        elif kind == _KINDS.index("uid"):
+            found.append(f"uid:{low}" if low == high else f"uid:{low}-{high}")
+        if kind and weight:
+            found[-1] += f"={weight}"
+    return ", ".join(found) or "nobody"
+
+
 def _refuse(name: str, value: Any, spec: Mapping[str, Any], expected: str) -> BpfOomError:
     unit = f" {spec['unit']}" if spec.get("unit") else ""
     return BpfOomError(f"parameter '{name}' is {value!r}", f"give {expected}{unit}")
+
+
+def _limited(name: str, length: int) -> None:
+    if length > SELECTORS_MAX:
+        raise BpfOomError(
+            f"parameter '{name}' has {length} selectors", f"give {SELECTORS_MAX} at most; a glob can stand for many cgroups"
+        )
+
+
+def _selectors(name: str, value: Any, spec: Mapping[str, Any]) -> List[str]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise _refuse(name, value, spec, "a list of selectors")
+    _limited(name, len(value))
+    found: List[str] = []
+    for text in value:
+        try:
+            check_selector(text, spec.get("of") or ("cgroup",))
+        except BpfOomError as error:
+            raise BpfOomError(f"parameter '{name}': {error.cause}", error.remedy) from None
+        if str(text) not in found:
+            found.append(str(text))
+    return found
+
+
+def _weights(name: str, value: Any, spec: Mapping[str, Any]) -> Dict[str, int]:
+    if not isinstance(value, Mapping):
+        raise _refuse(name, value, spec, "a dictionary of globs and numbers")
+    _limited(name, len(value))
+    low, high = spec["range"]
+    found: Dict[str, int] = {}
+    for text, weight in value.items():
+        try:
+            check_selector(text, ("cgroup",))
+        except BpfOomError as error:
+            raise BpfOomError(f"parameter '{name}': {error.cause}", error.remedy) from None
+        if isinstance(weight, str) and re.match(r"-?[0-9]{1,10}\Z", weight):
+            weight = int(weight)
+        if isinstance(weight, bool) or not isinstance(weight, int) or not low <= weight <= high:
+            raise _refuse(f"{name}[{text}]", weight, spec, f"a whole number from {low} to {high}")
+        found[str(text)] = weight
+    return found
 
 
 def _typed(name: str, value: Any, spec: Mapping[str, Any]) -> Param:
@@ -85,10 +195,10 @@ def _typed(name: str, value: Any, spec: Mapping[str, Any]) -> Param:
         if not isinstance(value, str) or value not in choices:
             raise _refuse(name, value, spec, f"one of {', '.join(choices)}")
         return {"type": kind, "value": value, "number": choices[value]}
-    if kind == "cgroup":
-        if not isinstance(value, str):
-            raise _refuse(name, value, spec, "a cgroup's absolute path, or '' for the whole system")
-        return {"type": kind, "value": check_cgroup_path(value) if value else ""}
+    if kind == "selectors":
+        return {"type": kind, "value": _selectors(name, value, spec)}
+    if kind == "weights":
+        return {"type": kind, "value": _weights(name, value, spec)}
     low, high = spec.get("range") or INTEGERS[kind]
     if isinstance(value, str) and re.match(r"-?[0-9]{1,20}\Z", value):
         value = int(value)  # what a Jinja2 template of the inventory leaves behind
@@ -110,6 +220,13 @@ def type_params(
     params = {name: _typed(name, given.get(name, spec.get("default")), spec) for name, spec in specs.items()}
     for rule in constraints:
         left, relation, right = rule[:3]
+        if relation == _DISJOINT:
+            both = sorted(set(params[left]["value"]) & set(params[right]["value"]))
+            if both:
+                raise BpfOomError(
+                    f"'{both[0]}' is both in '{left}' and in '{right}'", "decide for one of them, they contradict each other"
+                )
+            continue
         if relation == _MULTIPLE:
             if params[rule[3]]["value"] and params[left]["value"] % right:
                 raise BpfOomError(
@@ -144,8 +261,12 @@ def check_metadata(data: Any, where: str) -> Dict[str, Any]:
             raise wrong(f"parameter '{name}' has no default")
         if spec["type"] == "choice" and not isinstance(spec.get("choices"), dict):
             raise wrong(f"parameter '{name}' has no choices")
+        if spec["type"] == "selectors" and not set(spec.get("of") or ("cgroup",)) <= set(_FORMS):
+            raise wrong(f"parameter '{name}' is of other things than {', '.join(_FORMS)}")
+        if spec["type"] == "weights" and len(spec.get("range") or ()) != 2:
+            raise wrong(f"parameter '{name}' has no range")
     for rule in data.setdefault("constraints", []):
-        compares = isinstance(rule, list) and len(rule) == 3 and rule[1] in _OPERATORS and rule[2] in specs
+        compares = isinstance(rule, list) and len(rule) == 3 and rule[1] in (*_OPERATORS, _DISJOINT) and rule[2] in specs
         divides = (
             isinstance(rule, list)
             and len(rule) == 4
@@ -156,7 +277,7 @@ def check_metadata(data: Any, where: str) -> Dict[str, Any]:
         )
         if not (compares or divides) or rule[0] not in specs:
             raise wrong(
-                f"the constraint {rule!r} is neither [parameter, operator, parameter]"
+                f"the constraint {rule!r} is neither [parameter, operator or '{_DISJOINT}', parameter]"
                 f" nor [parameter, {_MULTIPLE}, number, parameter that switches it on]"
             )
     return {"kind": data["kind"], "parameters": specs, "constraints": data["constraints"]}
@@ -171,6 +292,8 @@ def show(params: Params) -> List[str]:
 
 
 def repr_value(param: Param) -> str:
-    if param["type"] == "cgroup":
-        return param["value"] or "'' (the whole system)"
+    if param["type"] == "selectors":
+        return ", ".join(param["value"]) or "(none)"
+    if param["type"] == "weights":
+        return ", ".join(f"{text}={weight}" for text, weight in sorted(param["value"].items())) or "(none)"
     return str(param["value"])

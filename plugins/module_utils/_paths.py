@@ -41,9 +41,9 @@ class Paths:
     def btf(self) -> str:
         return self.at("/sys/kernel/btf/vmlinux")
 
-    def pin(self, name: str, new: bool = False) -> str:
+    def pin(self, name: str, what: str = "link", new: bool = False) -> str:
         # bpffs reserves names with a dot.
-        return os.path.join(self.pins, name, "link_new" if new else "link")
+        return os.path.join(self.pins, name, f"{what}_new" if new else what)
 
     def read(self, path: str) -> str:
         """A small file of /proc or /sys as text; OSError when it cannot be read."""

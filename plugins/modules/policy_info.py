@@ -16,7 +16,12 @@ requirements:
   - libbpf 1.5 or later on the host, for anything that the kernel must be asked
 extends_documentation_fragment:
   - linuxmm.bpf_oom.attributes.info
-options: {}
+options:
+  decisions:
+    description:
+      - How many of the newest decisions of each policy to return, 64 at most.
+    type: int
+    default: 10
 seealso:
   - module: linuxmm.bpf_oom.policy_set
 author:
@@ -98,11 +103,27 @@ policies:
       description: Whether it is loaded, as wanted, and can act.
       type: bool
     why:
-      description: What is wrong with it; empty when nothing is.
+      description: Why it is not active; empty when it is.
       type: str
+    observing:
+      description: Whether it is loaded as wanted with O(linuxmm.bpf_oom.policy_set#module:policies) that say C(mode=observe), so
+        that it decides and records and never acts.
+      type: bool
+    drift:
+      description: Each difference between what is wanted, persisted and loaded.
+      type: list
+      elements: str
     counters:
-      description: What it counted since it was loaded.
+      description: What it counted. Replacing a policy keeps its counters.
       type: dict
+    decisions:
+      description:
+        - Its newest decisions, newest first. Reading them takes nothing away, and replacing a policy keeps them.
+        - C(trigger) and C(scope) say what happened where, C(outcome) what the policy did, C(ranked) and C(skipped) the best
+          candidates and those that were spared with a C(verdict) each, C(died) who really died, whoever chose them.
+        - Sizes are bytes. C(time_ns) is nanoseconds since boot (C(CLOCK_BOOTTIME)), C(spent_ns) the time in the policy.
+      type: list
+      elements: dict
     link_id:
       description: The id of its link; the kernel asks OOM policies in the order of these.
       type: int
@@ -118,6 +139,11 @@ foreign:
   returned: success
   type: list
   elements: dict
+neighbours:
+  description: Other OOM daemons that run on the host and kill by rules of their own.
+  returned: success
+  type: list
+  elements: str
 problems:
   description: What is wrong with the persisted set as a whole, or left by an interrupted change.
   returned: success
@@ -139,11 +165,13 @@ from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import Bpf
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
+    module = AnsibleModule(argument_spec={"decisions": {"type": "int", "default": 10}}, supports_check_mode=True)
     try:
-        report = Engine().report()
+        report = Engine().report(module.params["decisions"])
     except BpfOomError as error:
         module.fail_json(msg=str(error), details=error.details)
+    for name in report["neighbours"]:
+        module.warn(f"{name} runs on this host, too, and kills by rules of its own.")
     module.exit_json(changed=False, **report)
 
 

@@ -28,9 +28,9 @@ options:
   policies:
     description:
       - The policies, keyed by name. Needed with O(state=present).
-      - "Each is a dictionary. C(policy) names one of the library, or C(src) a source file of your own with its C(kind),
-        V(oom) or V(psi); C(params) is a dictionary of parameters; C(order), by default 100, is the place in the chain;
-        C(state) is V(present) or V(absent)."
+      - "Each is a dictionary. C(policy) names one of the library, or C(src) a source file or a template C(*.bpf.c.j2) of
+        your own with its C(kind), V(oom) or V(psi), unless a C(policy.yml) beside it says it; C(params) is a dictionary of
+        parameters; C(order), by default 100, is the place in the chain; C(state) is V(present) or V(absent)."
       - A name has at most 48 lower-case letters, digits, underscores and dashes, and starts with a letter.
     type: dict
   exclusive:
@@ -61,7 +61,7 @@ EXAMPLES = r"""
       db-pressure:
         policy: pressure_oom
         params:
-          cgroup: /system.slice/db.service
+          scope: [/system.slice/db.service]
           threshold_us: 300000
           window_us: 1000000
 

@@ -34,7 +34,7 @@ EXAMPLES = r"""
     name: example
     policy: pressure_oom
     params:
-      cgroup: /system.slice/db.service
+      scope: [/system.slice/db.service]
 
 - name: Drop it
   linuxmm.bpf_oom.psi_policy:

@@ -19,6 +19,9 @@ from ..module_utils._params import check_metadata, check_name, type_params
 
 # bpf/ of this very collection, wherever it is installed.
 LIBRARY = Path(__file__).resolve().parents[2] / "bpf"
+SKELETONS = ("rank_cgroups", "rank_processes", "psi")
+#: The ending of a site's own template, which is rendered for each host on the controller.
+TEMPLATE = ".j2"
 _KEYS = ("policy", "src", "kind", "params", "order", "state")
 
 
@@ -33,30 +36,53 @@ def library_names() -> list[str]:
     return sorted(path.parent.name for path in (LIBRARY / "policies").glob("*/policy.yml"))
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
+def _read_yaml(path: Path) -> Any:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BpfOomError(f"{path.name} beside the policy's source cannot be read: {error}", "correct that file") from None
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """A policy.yml, with the parameters of the skeleton that it names; its own entries go before those."""
+    data = _read_yaml(path)
+    skeleton = data.pop("skeleton", None) if isinstance(data, dict) else None
+    if skeleton is None:
+        return check_metadata(data, str(path))
+    if skeleton not in SKELETONS:
+        raise BpfOomError(f"{path}: there is no skeleton '{skeleton}'", f"use one of {', '.join(SKELETONS)}, or leave it out")
+    common = _read_yaml(LIBRARY / "include" / "bpf_oom" / f"{skeleton}.yml")
+    own = data.get("parameters") or {}
+    if not isinstance(own, dict) or not all(isinstance(spec, dict) for spec in own.values()):
+        raise BpfOomError(f"{path}: 'parameters' is not a dictionary of dictionaries", "correct that file")
+    merged = {name: {**spec, **own.get(name, {})} for name, spec in common["parameters"].items()}
+    data["parameters"] = {**merged, **{name: spec for name, spec in own.items() if name not in merged}}
+    data["constraints"] = [*common["constraints"], *(data.get("constraints") or [])]
     return check_metadata(data, str(path))
 
 
-def read_bundle(source: Path) -> dict[str, str]:
-    """The source, the headers beside it, and ours."""
-    files = {source.name: source, **{path.name: path for path in source.parent.glob("*.h")}}
+def read_bundle(source: Path, rendered: str | None = None) -> dict[str, str]:
+    """The source, or what was rendered of it, the headers beside it, and ours."""
+    files = {path.name: path for path in source.parent.glob("*.h")}
+    if rendered is None:
+        files[source.name] = source
     files.update({path.relative_to(LIBRARY).as_posix(): path for path in (LIBRARY / "include").rglob("*.h")})
     try:
-        return {name: path.read_text(encoding="utf-8") for name, path in sorted(files.items())}
+        found = {name: path.read_text(encoding="utf-8") for name, path in sorted(files.items())}
     except (OSError, UnicodeDecodeError) as error:
         raise BpfOomError(f"a source of policy {source} cannot be read: {error}", "give a readable UTF-8 text file") from None
+    if rendered is not None:
+        found[source.name[: -len(TEMPLATE)]] = rendered
+    return found
 
 
 class Resolver:
-    """Turns the inventory's policies into a request; `find` resolves a `src` as Ansible does."""
+    """Turns the inventory's policies into a request; `find` resolves a `src` and `render` a template as Ansible does."""
 
-    def __init__(self, compile_on: str, find: Callable[[str], str]) -> None:
+    def __init__(self, compile_on: str, find: Callable[[str], str], render: Callable[[str], str] = str) -> None:
         self._compile_on = compile_on
         self._find = find
+        self._render = render
         self.blobs: dict[str, Path | bytes] = {}
 
     def request(self, policies: Mapping[str, Any], kind: str | None = None) -> dict[str, Any]:
@@ -92,7 +118,7 @@ class Resolver:
             )
         if src:
             source = Path(self._find(str(src)))
-            program = source.name
+            program = source.name[: -len(TEMPLATE)] if source.name.endswith(TEMPLATE) else source.name
             beside = source.parent / "policy.yml"
             metadata = (
                 read_metadata(beside) if beside.exists() else {"kind": given.get("kind"), "parameters": {}, "constraints": []}
@@ -129,16 +155,18 @@ class Resolver:
         return {**resolved, **self._sources(str(program), source)}
 
     def _sources(self, program: str, source: Path) -> dict[str, Any]:
-        files = read_bundle(source)
+        rendered = self._render(str(source)) if source.name.endswith(TEMPLATE) else None
+        files = read_bundle(source, rendered)
+        main = source.name if rendered is None else program
         bundle = bundle_digest(files)
         if self._compile_on == "host":
             self.blobs[bundle] = json.dumps(sorted(files.items())).encode()
-            return {"bundle": bundle, "main": source.name}
+            return {"bundle": bundle, "main": main}
         toolchain = find_toolchain()
         inputs = input_digest(program, bundle, toolchain.identity)
         cached = cache_directory() / f"{inputs}.o"
         if not cached.exists():
-            _write(cached, compile_bundle(program, files, source.name, toolchain))
+            _write(cached, compile_bundle(program, files, main, toolchain))
         self.blobs[inputs] = cached
         return {"bundle": bundle, "compiler": toolchain.identity, "inputs": inputs, "object": digest(cached.read_bytes())}
 

@@ -23,7 +23,7 @@ class SingleAction(TransferringAction):
         one = {key: options[key] for key in _OF_ONE if options[key] is not None}
         if options["src"]:
             one["kind"] = self.kind
-        resolver = Resolver(options["compile_on"], self.find)
+        resolver = Resolver(options["compile_on"], self.find, self.renderer(task_vars or {}))
         try:
             request = resolver.request({options["name"]: one}, self.kind)
         except BpfOomError as error:

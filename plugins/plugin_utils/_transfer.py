@@ -4,27 +4,45 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
+from ansible.plugins.loader import lookup_loader
 
 from ..module_utils._errors import BpfOomError
+from ._policies import TEMPLATE
 
 
 class TransferringAction(ActionBase):
     """One module call in the unchanged case, two when something must be sent."""
 
     def find(self, src: str) -> str:
-        """Look for a source as a copy task does."""
+        """Look for a source as a copy task does, for a template as a template task does."""
+        folder = "templates" if src.endswith(TEMPLATE) else "files"
         try:
-            return str(self._find_needle("files", src))
+            return str(self._find_needle(folder, src))
         except AnsibleError:
             raise BpfOomError(
-                f"there is no source file {src}", "put it beside the play or into files/, or give its full path"
+                f"there is no source file {src}", f"put it beside the play or into {folder}/, or give its full path"
             ) from None
+
+    def renderer(self, task_vars: dict[str, Any]) -> Callable[[str], str]:
+        """Renders a site's template with the variables of the host; typed filters make literals of them."""
+
+        def render(path: str) -> str:
+            lookup = lookup_loader.get("ansible.builtin.template", loader=self._loader, templar=self._templar)
+            try:
+                return str(lookup.run([path], task_vars, convert_data=False)[0])
+            except AnsibleError as error:
+                raise BpfOomError(
+                    f"the template {path} cannot be rendered: {str(error).strip().splitlines()[0].rstrip('.')}",
+                    "correct it, or define what it needs",
+                ) from None
+
+        return render
 
     def failure(self, error: BpfOomError) -> dict[str, Any]:
         return {"failed": True, "changed": False, "msg": str(error), "details": error.details}

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -54,8 +55,36 @@ def test_boot_unit_is_enabled(host: Host) -> None:
     assert host.service("bpf-oom.service").is_enabled
 
 
-def test_oom_kills_the_largest_leaf(scenario: Scenario) -> None:
-    assert failures(judge(scenario("oom"), OOM)) == []
+def decisions(host: Host, policy: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(host.check_output("bpf-oom decisions %s --json", policy))[policy]
+    return found
+
+
+def test_oom_kills_the_largest_leaf(host: Host, scenario: Scenario) -> None:
+    report = scenario("oom")
+    assert failures(judge(report, OOM)) == []
+    victim = dead(report)[0]
+    decision = next(each for each in decisions(host, POLICY) if victim["pid"] in [died["pid"] for died in each["died"]])
+    assert (decision["outcome"], decision["trigger"]) == ("killed", "memcg")
+    assert decision["ranked"][0]["verdict"] == "chosen"
+    assert decision["ranked"][0]["cgroup"].endswith("/cg3/cg4")
+    assert decision["ranked"][0]["cgroup_id"] == victim["cgroup_id"]
+
+
+def test_replacing_keeps_counters_and_decisions(host: Host, status: Status) -> None:
+    """A lost pin of the record is drift, and healing it means loading the policy anew."""
+    before, known = status(host)["policies"][POLICY], decisions(host, POLICY)
+    assert before["counters"]["nr_kills"] > 0
+    host.check_output("rm /sys/fs/bpf/linuxmm_bpf_oom/%s/decision_end", POLICY)
+    drift = host.run("bpf-oom verify")
+    assert drift.rc == 3
+    assert "decision_end, is not attached" in drift.stdout
+    host.check_output("bpf-oom apply")
+    after = status(host)["policies"][POLICY]
+    assert after["active"] and after["link_id"] > before["link_id"]
+    assert after["counters"] == before["counters"]
+    assert decisions(host, POLICY) == known
+    assert host.run("bpf-oom verify").stdout == ""
 
 
 def test_pressure_kills_the_hog(host: Host, scenario: Scenario, status: Status) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._cli import DRIFT, ERROR, OK, main, parser
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import Engine, boot_unit
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import Engine, boot_unit, neighbours
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Paths
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._store import Store
 from ansible_collections.linuxmm.bpf_oom.tests.unit.plugins.module_utils.common import manifest
@@ -39,7 +39,9 @@ def test_wrong_arguments(arguments: list[str]) -> None:
     assert caught.value.code == 2
 
 
-@pytest.mark.parametrize("arguments", [["apply"], ["status"], ["status", "--json"], ["unload"], ["verify"]])
+@pytest.mark.parametrize(
+    "arguments", [["apply"], ["status"], ["status", "--json"], ["unload"], ["verify"], ["decisions", "p", "-n", "3"]]
+)
 def test_right_arguments(arguments: list[str]) -> None:
     assert parser().parse_args(arguments).command == arguments[0]
 
@@ -49,6 +51,24 @@ def test_right_arguments(arguments: list[str]) -> None:
 def test_only_root(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command], Engine(Paths("/"))) == ERROR
     assert "only root" in capsys.readouterr().err.lower()
+
+
+def test_decisions_of_nobody(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    as_root()
+    assert main(["decisions"], Engine(paths)) == OK
+    assert "no decision is on record" in capsys.readouterr().out
+    assert main(["decisions", "leaf"], Engine(paths)) == ERROR
+    assert "no policy 'leaf' on this host" in capsys.readouterr().err
+
+
+def test_other_killers_are_told_of(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    as_root()
+    for pid, comm in (("7", "earlyoom"), ("8", "bash"), ("self", "oomd")):
+        (Path(paths.root) / "proc" / pid).mkdir()
+        (Path(paths.root) / "proc" / pid / "comm").write_text(comm + "\n")
+    assert main(["status"], Engine(paths)) == OK
+    assert "warning: earlyoom runs here, too" in capsys.readouterr().out
+    assert neighbours(paths) == ["earlyoom"]
 
 
 def as_root() -> None:

@@ -7,19 +7,21 @@ from typing import Any
 
 import pytest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._drift import (
-    MISSING,
     Loaded,
     expected_rodata,
+    idle,
     load_reasons,
+    observes,
     persist_reasons,
     renewals,
-    waits_for,
+    scope_globs,
 )
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._params import selectors_bytes
 from ansible_collections.linuxmm.bpf_oom.tests.unit.plugins.module_utils.common import manifest
 
 TAGS = {"handle": "00ff"}
-CGROUP = manifest(
-    name="db", kind="psi", params={"cgroup": {"type": "cgroup", "value": "/db"}, "on": {"type": "bool", "value": True}}
+SCOPED = manifest(
+    name="db", kind="psi", params={"scope": {"type": "selectors", "value": ["/db*"]}, "on": {"type": "bool", "value": True}}
 )
 
 
@@ -82,21 +84,41 @@ def test_not_loaded_is_drift() -> None:
     assert load_reasons(manifest(), None, {}) == ["it is not loaded"]
 
 
-def test_a_cgroup_is_its_id() -> None:
-    assert expected_rodata(CGROUP, {"/db": 77})["cgroup_id"] == 77
-    assert expected_rodata(CGROUP, {})["cgroup_id"] == MISSING
-    assert expected_rodata(CGROUP, {})["on"] == 1
-    assert waits_for(CGROUP, {}) == "/db"
-    assert waits_for(CGROUP, {"/db": 77}) == ""
+def test_what_a_scope_stands_for_now() -> None:
+    assert expected_rodata(SCOPED)["on"] == 1
+    assert expected_rodata(SCOPED)["scope"] == selectors_bytes(SCOPED.params["scope"])
+    assert scope_globs(SCOPED) == ["/db*"]
+    assert "no cgroup matches its scope (/db*)" in idle(SCOPED, {"/db*": {}})
+    assert idle(SCOPED, {"/db*": {"/db1": 77}}) == ""
+    everything = manifest(params={"scope": {"type": "selectors", "value": ["/db", "/"]}})
+    assert scope_globs(everything) == [] and idle(everything, {}) == ""
 
 
-def test_a_cgroup_made_anew_is_drift_unless_the_policy_follows_it() -> None:
-    rodata = {"object_digest": "3" * 64, "policy_name": "db", "cgroup": "/db", "cgroup_id": 76, "on": 1}
-    found = Loaded("db", 1, 9, "bpf_psi_ops", None, rodata)
-    (reason,) = load_reasons(CGROUP, found, {"/db": 77})
-    assert "made anew" in reason
-    found.callbacks = ("init", "handle_cgroup_online")
-    assert load_reasons(CGROUP, found, {"/db": 77}) == []
+def test_a_cgroup_that_is_not_watched_is_drift() -> None:
+    rodata = {"object_digest": "3" * 64, "policy_name": "db", **expected_rodata(SCOPED)}
+    found = Loaded("db", 1, 9, "bpf_psi_ops", None, rodata, watched={76})
+    (reason,) = load_reasons(SCOPED, found, {"/db*": {"/db1": 76, "/db2": 77}})
+    assert "does not watch the cgroup /db2" in reason
+    found.watched = {76, 77}
+    assert load_reasons(SCOPED, found, {"/db*": {"/db1": 76, "/db2": 77}}) == []
+
+
+def test_another_list_is_told_in_its_words() -> None:
+    other = selectors_bytes({"type": "selectors", "value": ["/x", "name:y"]})
+    rodata = {**expected_rodata(SCOPED), "scope": other}
+    (reason,) = load_reasons(SCOPED, Loaded("db", 1, 9, "bpf_psi_ops", None, rodata), {})
+    assert reason == "the loaded parameter scope is /x, name:y, wanted /db*"
+
+
+def test_a_lost_record_of_victims_is_drift() -> None:
+    (reason,) = load_reasons(manifest(), loaded(recorders={"decision_victim": "", "decision_end": "it is detached"}), {}, TAGS)
+    assert "decision_end, is not attached (it is detached)" in reason
+
+
+def test_who_observes() -> None:
+    assert observes(manifest(params={"mode": {"type": "choice", "value": "observe", "number": 1}}))
+    assert not observes(manifest(params={"mode": {"type": "choice", "value": "enforce", "number": 0}}))
+    assert not observes(manifest())
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,14 @@ from typing import Any
 import pytest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._params import (
-    check_cgroup_path,
+    SELECTORS_SIZE,
+    check_glob,
     check_metadata,
     check_name,
+    check_selector,
+    glob_pattern,
+    selectors_bytes,
+    show_selectors,
     type_params,
 )
 
@@ -19,11 +24,14 @@ SPECS = {
     "count": {"type": "bool", "default": False},
     "delta": {"type": "s32", "default": -1},
     "level": {"type": "choice", "choices": {"some": 0, "full": 1}, "default": "full"},
-    "cgroup": {"type": "cgroup", "default": ""},
+    "scope": {"type": "selectors", "default": []},
+    "protect": {"type": "selectors", "of": ["cgroup", "name", "uid"], "default": ["/init.scope", "name:sshd"]},
+    "prefer": {"type": "selectors", "of": ["cgroup", "name", "uid"], "default": []},
+    "priorities": {"type": "weights", "range": [0, 1000], "default": {}},
     "low": {"type": "u32", "default": 1},
     "high": {"type": "u32", "default": 2},
 }
-CONSTRAINTS = [["low", "<=", "high"], ["size", "is a multiple of", 8, "count"]]
+CONSTRAINTS = [["protect", "shares nothing with", "prefer"], ["low", "<=", "high"], ["size", "is a multiple of", 8, "count"]]
 
 
 @pytest.mark.parametrize(
@@ -40,10 +48,14 @@ CONSTRAINTS = [["low", "<=", "high"], ["size", "is a multiple of", 8, "count"]]
         ("delta", -(2**31), -(2**31)),
         ("delta", "-5", -5),
         ("level", "some", "some"),
-        ("cgroup", "", ""),
-        ("cgroup", "/", "/"),
-        ("cgroup", "/system.slice/memory.slice", "/system.slice/memory.slice"),
-        ("cgroup", "/system.slice/system-a\\x2db.slice", "/system.slice/system-a\\x2db.slice"),
+        ("scope", [], []),
+        ("scope", ["/"], ["/"]),
+        ("scope", ["/a", "/a", "/b"], ["/a", "/b"]),
+        ("scope", ["/system.slice/memory.slice"], ["/system.slice/memory.slice"]),
+        ("scope", ["/system.slice/system-a\\x2db@*.slice"], ["/system.slice/system-a\\x2db@*.slice"]),
+        ("scope", ["/a b/ü?"], ["/a b/ü?"]),
+        ("protect", ["name:my:d*", "uid:0", "uid:1000-1999", "/a"], ["name:my:d*", "uid:0", "uid:1000-1999", "/a"]),
+        ("priorities", {"/a": 0, "/b/*": "1000"}, {"/a": 0, "/b/*": 1000}),
     ],
 )
 def test_taken(name: str, given: Any, value: Any) -> None:
@@ -65,7 +77,25 @@ def test_taken(name: str, given: Any, value: Any) -> None:
         ({"low": 2**32}, "from 0 to 4294967295"),
         ({"level": "half"}, "one of some, full"),
         ({"level": 1}, "one of some, full"),
-        ({"cgroup": 5}, "absolute path"),
+        ({"scope": 5}, "list of selectors"),
+        ({"scope": "/a"}, "list of selectors"),
+        ({"scope": [5]}, "5 is no selector"),
+        ({"scope": ["relative"]}, "not absolute"),
+        ({"scope": ["name:x"]}, "'scope': 'name:x' is a selector of kind name, which has no meaning here"),
+        ({"scope": [f"/{number}" for number in range(33)]}, "33 selectors; give 32 at most"),
+        ({"protect": ["name:"]}, "can be no process name"),
+        ({"protect": ["name:sixteen-bytes-xx"]}, "1 to 15 bytes"),
+        ({"protect": ["name:a\nb"]}, "can be no process name"),
+        ({"protect": ["uid:-1"]}, "names no users"),
+        ({"protect": ["uid:5-4"]}, "names no users"),
+        ({"protect": ["uid:4294967295"]}, "names no users"),
+        ({"prefer": ["name:sshd"]}, "'name:sshd' is both in 'protect' and in 'prefer'"),
+        ({"priorities": ["/a"]}, "dictionary of globs and numbers"),
+        ({"priorities": {"/a": -1}}, "from 0 to 1000"),
+        ({"priorities": {"/a": 1001}}, "from 0 to 1000"),
+        ({"priorities": {"/a": True}}, "from 0 to 1000"),
+        ({"priorities": {"name:a": 1}}, "no meaning here"),
+        ({"priorities": {f"/{number}": 1 for number in range(33)}}, "33 selectors"),
         ({"nonsense": 1}, "no parameter 'nonsense'"),
         ({"low": 3}, "low <= high"),
         ({"size": 9, "count": True}, "'count' is set; choose a 'size' that is a multiple of 8, or leave 'count' off"),
@@ -84,10 +114,11 @@ def test_refused(given: dict[str, Any], says: str) -> None:
         ("/a/./b", r"component '\.'"),
         ("/a//b", "component ''"),
         ("/a/", "component ''"),
-        ("/a\nb", "newline"),
-        ("/a\0b", "NUL"),
-        ("/" + "x" * 256, "longer than 255 bytes"),
-        ("/" + "/".join(["x" * 200] * 3), "longer than 511 bytes"),
+        ("/a\nb", "control character"),
+        ("/a\0b", "control character"),
+        ("/a\x1b[2J", "control character"),
+        ("/" + "x" * 255, "longer than 255 bytes"),
+        ("/" + "ü" * 128, "longer than 255 bytes"),
         ("/a/memory.max", "file of the cgroup interface"),
         ("/a/cgroup.procs", "file of the cgroup interface"),
         ("/a/io.pressure", "file of the cgroup interface"),
@@ -95,7 +126,48 @@ def test_refused(given: dict[str, Any], says: str) -> None:
 )
 def test_impossible_cgroup(path: str, says: str) -> None:
     with pytest.raises(BpfOomError, match=says):
-        check_cgroup_path(path)
+        check_glob(path)
+
+
+@pytest.mark.parametrize(
+    ("glob", "text", "matches"),
+    [
+        ("db@*.service", "db@1.service", True),
+        ("db@*.service", "db@.service", True),
+        ("db@*.service", "db@1.services", False),
+        ("*", "", True),
+        ("a*b*c", "a-b-b-c", True),
+        ("a?c", "abc", True),
+        ("a?c", "ac", False),
+        ("[ab]", "a", False),
+        ("[ab]", "[ab]", True),
+        ("a\\x2db", "a\\x2db", True),
+        ("a.b", "axb", False),
+    ],
+)
+def test_globs_stand_for_what_they_say(glob: str, text: str, matches: bool) -> None:
+    assert bool(glob_pattern(glob).match(text)) is matches
+
+
+def test_selectors_as_the_policies_read_them() -> None:
+    raw = selectors_bytes({"type": "selectors", "value": ["/", "/a/*", "name:d*", "uid:0", "uid:7-9"]})
+    assert len(raw) == SELECTORS_SIZE == 32 * 272
+    assert raw[:17] == b"\1" + bytes(16)
+    assert raw[272:293] == b"\1" + bytes(15) + b"/a/*\0"
+    assert raw[3 * 272 : 3 * 272 + 16] == b"\3" + bytes(15)
+    assert raw[4 * 272 : 4 * 272 + 12] == b"\3\0\0\0\7\0\0\0\x09\0\0\0"
+    assert show_selectors(raw) == "/, /a/*, name:d*, uid:0, uid:7-9"
+    assert show_selectors(bytes(SELECTORS_SIZE)) == "nobody"
+
+
+def test_of_weights_the_longest_glob_comes_first() -> None:
+    raw = selectors_bytes({"type": "weights", "value": {"/a": 5, "/a/b*": 7, "/c": 1000}})
+    assert show_selectors(raw) == "/a/b*=7, /a=5, /c=1000"
+
+
+@pytest.mark.parametrize("text", ["/a", "name:x", "uid:3", "uid:0-4294967294"])
+def test_a_selector_is_taken(text: str) -> None:
+    assert check_selector(text)[0] in ("cgroup", "name", "uid")
 
 
 def test_defaults_are_filled_in() -> None:
@@ -124,6 +196,8 @@ def test_no_policy_name(name: Any) -> None:
         {"kind": "oom", "parameters": {"a": {"type": "u32"}}},
         {"kind": "oom", "parameters": {"a": {"type": "choice", "default": "x"}}},
         {"kind": "oom", "parameters": {"a": {"type": "u32", "default": 1}}, "constraints": [["a", "~", "a"]]},
+        {"kind": "oom", "parameters": {"a": {"type": "selectors", "of": ["colour"], "default": []}}},
+        {"kind": "oom", "parameters": {"a": {"type": "weights", "default": {}}}},
     ],
 )
 def test_bad_metadata(data: Any) -> None:

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._compiler import compile_bundle, find_toolchain, input_digest
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import Engine
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import Engine, Wish
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._manifest import bundle_digest, digest
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._loader import matching_cgroups
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._manifest import Manifest, bundle_digest, digest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Paths
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._run import run
+from ansible_collections.linuxmm.bpf_oom.tests.unit.plugins.module_utils.common import manifest
 
 FILES = {"own.bpf.c": "int f(void) { return 1; }\n"}
 PARAMS = {"limit": {"type": "u32", "value": 3}}
@@ -223,3 +225,37 @@ def test_killed_anywhere_it_leaves_the_old_or_the_new(host: Host) -> None:
         if not killed:
             break
     assert seen == {(True, 3), (True, 4), (False, 4)}
+
+
+def scoped(glob: str) -> Manifest:
+    return manifest(params={"scope": {"type": "selectors", "value": [glob]}})
+
+
+@pytest.mark.parametrize(
+    ("glob", "found"),
+    [
+        ("/a.slice/db@*.service", ["/a.slice/db@1.service", "/a.slice/db@2.service"]),
+        ("/*/db@?.service", ["/a.slice/db@1.service", "/a.slice/db@2.service"]),
+        ("/a.slice", ["/a.slice"]),
+        ("/a.slice/we\\x2dird", ["/a.slice/we\\x2dird"]),
+        ("/a.slice/[w]*", []),
+        ("/nowhere/*", []),
+        ("/a.slice/memory.max/x", []),
+    ],
+)
+def test_the_cgroups_that_a_glob_stands_for_now(tmp_path: Path, glob: str, found: list[str]) -> None:
+    cgroups = tmp_path / "sys/fs/cgroup"
+    for name in ("a.slice/db@1.service/below", "a.slice/db@2.service", "a.slice/we\\x2dird", "b.slice"):
+        (cgroups / name).mkdir(parents=True)
+    (cgroups / "a.slice/memory.max").touch()
+    ids = matching_cgroups(Paths(str(tmp_path)), [scoped(glob)])[glob]
+    assert sorted(ids) == found
+    assert all(number == (cgroups / path[1:]).stat().st_ino for path, number in ids.items())
+
+
+def test_a_chain_has_a_limit(host: Host) -> None:
+    engine = Engine(host.paths)
+    chain = {f"p{number}": manifest(name=f"p{number}") for number in range(33)}
+    wish = Wish(chain, set(chain), set())
+    with pytest.raises(BpfOomError, match="33 OOM policies; give 32 at most"):
+        engine.plan(engine.survey(), wish, {}, {})

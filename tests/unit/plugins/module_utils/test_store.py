@@ -105,7 +105,7 @@ def test_remove_all(paths: Paths, filled: Store) -> None:
         (manifest(name="other").text(), "another policy's name"),
         (manifest(inputs="x").text(), "inputs is no digest"),
         (manifest(params={"a": {"type": "u32", "value": 2**32}}).text(), "value of parameter a"),
-        (manifest(params={"a": {"type": "cgroup", "value": "../x"}}).text(), "not absolute"),
+        (manifest(params={"a": {"type": "selectors", "value": ["../x"]}}).text(), "not absolute"),
         (manifest(params={"a": {"value": 1}}).text(), "'type'"),
     ],
 )

@@ -11,7 +11,13 @@ from typing import Any
 
 import pytest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
-from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._policies import Resolver, library_names, read_bundle
+from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._policies import (
+    LIBRARY,
+    Resolver,
+    library_names,
+    read_bundle,
+    read_metadata,
+)
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._zipapp import build
 
 
@@ -64,7 +70,7 @@ def test_absent_needs_no_policy(resolver: Resolver) -> None:
         ("a", {"policy": "largest_leaf", "params": [1]}, "give a dictionary"),
         ("a", {"policy": "pressure_oom", "params": {"threshold_us": 2000000}}, "threshold_us <= window_us"),
         ("a", {"policy": "pressure_oom", "params": {"window_us": 10000001}}, "from 1 to 10000000"),
-        ("a", {"policy": "pressure_oom", "params": {"cgroup": "relative"}}, "not absolute"),
+        ("a", {"policy": "pressure_oom", "params": {"scope": ["relative"]}}, "not absolute"),
         ("a", {"src": "own.bpf.c"}, "give kind: oom or kind: psi"),
     ],
 )
@@ -97,3 +103,32 @@ def test_the_command_is_the_same_bytes_and_runs(tmp_path: Path) -> None:
     assert "bpf_oom/_cli.py" in zipfile.ZipFile(file).namelist()
     done = subprocess.run([sys.executable, "-I", str(file), "--help"], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert "apply" in done.stdout
+
+
+def test_a_skeleton_brings_its_parameters_and_the_policy_changes_their_defaults() -> None:
+    metadata = read_metadata(LIBRARY / "policies/youngest/policy.yml")
+    assert metadata["parameters"]["victim"]["default"] == "process"
+    assert metadata["parameters"]["victim"]["choices"] == {"process": 0, "cgroup": 1, "oom_group": 2}
+    assert "name:sshd" in metadata["parameters"]["protect"]["default"]
+    assert ["protect", "shares nothing with", "prefer"] in metadata["constraints"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("kind: oom\nskeleton: nonsense\n", "no skeleton 'nonsense'"),
+        ("kind: oom\nskeleton: rank_cgroups\nparameters: [a]\n", "not a dictionary of dictionaries"),
+        ("kind: oom\nskeleton: rank_cgroups\nparameters:\n  victim: {type: float}\n", "none of the types"),
+    ],
+)
+def test_a_skeleton_that_cannot_be_used(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "policy.yml").write_text(text)
+    with pytest.raises(BpfOomError, match=says):
+        read_metadata(tmp_path / "policy.yml")
+
+
+def test_the_policy_of_the_documentation_resolves() -> None:
+    source = LIBRARY.parent / "docs/examples/biggest_swapper/policy.bpf.c"
+    request = Resolver("host", lambda _src: str(source)).request({"swapper": {"src": "x", "params": {"mode": "observe"}}})
+    params = request["policies"]["swapper"]["params"]
+    assert (params["mode"]["value"], params["victim"]["value"]) == ("observe", "process")
