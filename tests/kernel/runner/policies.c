@@ -182,6 +182,9 @@ static void rank(unsigned int from, unsigned int to)
 		policy_load(&policies[i]);
 		policy_attach(&policies[i]);
 		keep_going();
+		/* Slow kernels verify for minutes; a silent machine is taken for a hanging one. */
+		printf("kernel-tier: %u of %u policies observe\n", i + 1 - from, to - from);
+		fflush(stdout);
 	}
 	fill_tree(hogs);
 	hog_order(&hogs[GROWER], 4 * MIB);
