@@ -382,7 +382,7 @@ class Library:
             key = ctypes.create_string_buffer(int(found.key_size))
             result = int(self.call("bpf_map_get_next_key", fd, None, key))
             # A key that goes away makes the kernel begin anew: bounded, lest it never ends.
-            for _ in range(2 * int(found.max_entries)):
+            for _key in range(2 * int(found.max_entries)):
                 if result < 0:
                     return
                 yield key.raw

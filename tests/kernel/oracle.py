@@ -221,6 +221,10 @@ def random_tree(rng: random.Random) -> Tree:
         adj = rng.choice((0, 0, 0, 0, 200, 800, -300, -1000))
         name = f"{rng.choice(('job', 'srv', 'ssh'))}{started}"
         tree.processes.append(Process(name, rng.choice(tree.leaves()), mib, adj, started))
+    # The kernel must find enough to kill, lest the OOM has no end.
+    if sum(each.mib for each in tree.processes if each.adj != -1000) < 20:
+        for each in tree.processes:
+            each.adj = 0
     # Runs into the limit, and nobody may kill it.
     path = f"{TOP}/grower"
     cgroups[path] = Cgroup(path)

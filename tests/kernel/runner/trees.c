@@ -124,7 +124,8 @@ static int run_tree(void)
 			tree.hogs[i].name, tree.seed);
 	}
 	cg_set("t", "memory.max", cg_value("t", "memory.current") + MIB);
-	hog_order(grower, 3 * MIB);
+	/* More than reclaim could find in page cache and slabs. */
+	hog_order(grower, 8 * MIB);
 	require(wait_for(hog_filled(grower)), "the OOM is solved", "it is not, tree %u", tree.seed);
 	for (i = 0; i < tree.nr_tries; i++) {
 		right += check_choice(&tree.tries[i]);
