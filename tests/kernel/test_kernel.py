@@ -97,6 +97,7 @@ SCENARIOS = {
         "pressure_cooldown",
         "pressure_observed",
         "watch_never_acts",
+        "unwatched_is_not_called_watched",
         "pressure_and_swap",
     ],
     "trees": ["random_trees"],
@@ -117,6 +118,7 @@ BEYOND_PLAIN = {
     "psi_same_trigger_twice",
     "psi_trigger_cap",
     "storm",
+    "unwatched_is_not_called_watched",
 }
 ALL = {scenario: name for name, names in SCENARIOS.items() for scenario in names}
 if os.environ.get("FLAVOUR") == "plain":

@@ -61,7 +61,7 @@ u64 nr_not_yet COUNTER;		/* events that have not lasted long enough */
 u64 nr_cooldowns COUNTER;	/* events within the pause */
 u64 nr_spared COUNTER;		/* events that the policy's own judgement let pass */
 
-#define MAX_WATCHED	256	/* cgroups; the kernel's own default, see vm.bpf_psi_max_triggers */
+#define MAX_WATCHED	256	/* cgroups; the kernel's own default, see kernel.bpf_psi_max_triggers */
 
 struct watched {
 	u64 first_ns;	/* of the events that follow one another */
@@ -182,8 +182,10 @@ static __always_inline int psi_policy_init(struct bpf_psi *psi)
 			break;
 		err = watch_cgroup(psi, found[i & (MAX_WATCHED - 1)]);
 		/* Removed since the walk. */
-		if (err == -ENOENT || err == -ENODEV)
+		if (err == -ENOENT || err == -ENODEV) {
+			bpf_map_delete_elem(&watched, &found[i & (MAX_WATCHED - 1)]);
 			err = 0;
+		}
 		if (err)
 			break;
 	}
@@ -212,7 +214,11 @@ static __always_inline void psi_policy_online(u64 id)
 	bpf_cgroup_release(cgrp);
 	if (!err)
 		err = watch_cgroup(NULL, id);
-	if (err && err != -EEXIST && err != -ENOENT && err != -ENODEV)
+	if (!err || err == -EEXIST)
+		return;
+	/* What is in the map is watched: whoever reads it must be able to rely on that. */
+	bpf_map_delete_elem(&watched, &id);
+	if (err != -ENOENT && err != -ENODEV)
 		count(&nr_errors);
 }
 

@@ -10,6 +10,8 @@
 #include <sys/swap.h>
 #include <unistd.h>
 
+#include <bpf/bpf.h>
+
 #include "decision.h"
 #include "harness.h"
 
@@ -554,6 +556,35 @@ static void watch_never_acts(void)
 	pressure_without_action("watch", MODE_ENFORCE, OUTCOME_RECORDED);
 }
 
+static bool says_watched(struct policy *policy, const char *cgroup)
+{
+	struct bpf_map *map = bpf_object__find_map_by_name(policy->object, "watched");
+	uint64_t id = cg_id(cgroup);
+	char value[256];
+
+	require(map && bpf_map__value_size(map) <= sizeof(value), "a psi policy says what it watches", "it does not");
+	return !bpf_map_lookup_elem(bpf_map__fd(map), &id, value);
+}
+
+/* A cgroup that cannot be watched, here for the cap, is not called watched. */
+static void unwatched_is_not_called_watched(void)
+{
+	static const char * const words[] = { "scope+/t/p*", NULL };
+	struct policy policy;
+
+	sysctl_write("kernel/bpf_psi_max_triggers", "1");
+	policy = start("watch", NULL, words);
+	cg_make("t/p1", false);
+	check(wait_for(policy_u64(&policy, "nr_watched") == 1), "the first is watched", "1", "%llu",
+	      (unsigned long long)policy_u64(&policy, "nr_watched"));
+	cg_make("t/p2", false);
+	check(wait_for(policy_u64(&policy, "nr_errors") == 1), "the second is one too many", "1 error", "%llu",
+	      (unsigned long long)policy_u64(&policy, "nr_errors"));
+	sysctl_write("kernel/bpf_psi_max_triggers", "256");
+	check(says_watched(&policy, "t/p1"), "the policy says that it watches the first", "yes", "no");
+	check(!says_watched(&policy, "t/p2"), "and nothing of the second", "no", "yes");
+}
+
 #define SWAP_MIB	16
 
 static void swap_on(void)
@@ -614,6 +645,7 @@ const struct scenario policy_scenarios[] = {
 	{ "pressure_cooldown", "policies", pressure_cooldown },
 	{ "pressure_observed", "policies", pressure_observed },
 	{ "watch_never_acts", "policies", watch_never_acts },
+	{ "unwatched_is_not_called_watched", "policies", unwatched_is_not_called_watched },
 	{ "pressure_and_swap", "policies", pressure_and_swap },
 	{ }
 };
