@@ -451,8 +451,34 @@ static __always_inline u32 try_candidate(struct oom_control *oc, struct candidat
 	return verdict;
 }
 
+/* rank_cgroups.h or rank_processes.h: what there is to rank in one cgroup. */
+static void consider_cgroup(struct mem_cgroup *memcg);
+
 /* Fill run.best with the best candidates that come after run.last. */
-__noinline int find_candidates(struct mem_cgroup *top __arg_trusted);
+__noinline int find_candidates(struct mem_cgroup *top __arg_trusted)
+{
+	struct cgroup_subsys_state *css;
+	struct mem_cgroup *memcg;
+	struct bpf_iter_css it;
+
+	run.nr_considered = 0;
+	run.nr_small = 0;
+	bpf_rcu_read_lock();
+	bpf_iter_css_new(&it, &top->css, BPF_CGROUP_ITER_DESCENDANTS_POST);
+	while ((css = bpf_iter_css_next(&it))) {
+		/* The walk visits removed cgroups, too, while they hold pages. */
+		if (!(css->flags & CSS_ONLINE))
+			continue;
+		memcg = bpf_get_mem_cgroup(css);
+		if (!memcg)
+			continue;
+		consider_cgroup(memcg);
+		bpf_put_mem_cgroup(memcg);
+	}
+	bpf_iter_css_destroy(&it);
+	bpf_rcu_read_unlock();
+	return 0;
+}
 
 static __always_inline u32 trigger_of(struct oom_control *oc)
 {

@@ -64,11 +64,26 @@ static __noinline s32 lowest_adj(struct mem_cgroup *top)
 	return lowest;
 }
 
-static __noinline void consider(struct mem_cgroup *memcg)
+/* Whether this cgroup is ranked by itself. */
+static __always_inline bool is_unit(struct mem_cgroup *memcg)
+{
+	u64 group;
+
+	if (victim == VICTIM_OOM_GROUP) {
+		group = oom_group_id(memcg);
+		if (group)
+			return group == css_cgroup_id(&memcg->css);
+	}
+	return !memcg->css.nr_descendants;
+}
+
+static __noinline void consider_cgroup(struct mem_cgroup *memcg)
 {
 	struct candidate seen = {};
 	u32 class;
 
+	if (!is_unit(memcg))
+		return;
 	seen.usage = bpf_mem_cgroup_usage(memcg);
 	if (!seen.usage)
 		return;
@@ -97,47 +112,6 @@ static __noinline void consider(struct mem_cgroup *memcg)
 		skip(&seen, VERDICT_PROTECTED);
 	else
 		keep_best(&seen);
-}
-
-/* Whether this cgroup is ranked by itself. */
-static __always_inline bool is_unit(struct mem_cgroup *memcg)
-{
-	u64 group;
-
-	if (victim == VICTIM_OOM_GROUP) {
-		group = oom_group_id(memcg);
-		if (group)
-			return group == css_cgroup_id(&memcg->css);
-	}
-	return !memcg->css.nr_descendants;
-}
-
-__noinline int find_candidates(struct mem_cgroup *top __arg_trusted)
-{
-	struct cgroup_subsys_state *css;
-	struct mem_cgroup *memcg;
-	struct bpf_iter_css it;
-
-	run.nr_considered = 0;
-	run.nr_small = 0;
-	bpf_rcu_read_lock();
-	bpf_iter_css_new(&it, &top->css, BPF_CGROUP_ITER_DESCENDANTS_POST);
-	while ((css = bpf_iter_css_next(&it))) {
-		/* The walk visits removed cgroups, too, while they hold pages. */
-		if (!(css->flags & CSS_ONLINE))
-			continue;
-		if (victim != VICTIM_OOM_GROUP && css->nr_descendants)
-			continue;
-		memcg = bpf_get_mem_cgroup(css);
-		if (!memcg)
-			continue;
-		if (is_unit(memcg))
-			consider(memcg);
-		bpf_put_mem_cgroup(memcg);
-	}
-	bpf_iter_css_destroy(&it);
-	bpf_rcu_read_unlock();
-	return 0;
 }
 
 #endif /* BPF_OOM_RANK_CGROUPS_H */

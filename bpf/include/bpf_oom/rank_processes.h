@@ -58,7 +58,7 @@ __noinline int consider(struct task_struct *task __arg_trusted, u64 cgroup_id)
 	return 0;
 }
 
-static __noinline void consider_all(struct mem_cgroup *memcg)
+static __noinline void consider_cgroup(struct mem_cgroup *memcg)
 {
 	struct bpf_iter_css_task it;
 	struct task_struct *task;
@@ -69,30 +69,6 @@ static __noinline void consider_all(struct mem_cgroup *memcg)
 	while ((task = bpf_iter_css_task_next(&it)))
 		consider(task, id);
 	bpf_iter_css_task_destroy(&it);
-}
-
-__noinline int find_candidates(struct mem_cgroup *top __arg_trusted)
-{
-	struct cgroup_subsys_state *css;
-	struct mem_cgroup *memcg;
-	struct bpf_iter_css it;
-
-	run.nr_considered = 0;
-	run.nr_small = 0;
-	bpf_rcu_read_lock();
-	bpf_iter_css_new(&it, &top->css, BPF_CGROUP_ITER_DESCENDANTS_POST);
-	while ((css = bpf_iter_css_next(&it))) {
-		if (!(css->flags & CSS_ONLINE))
-			continue;
-		memcg = bpf_get_mem_cgroup(css);
-		if (!memcg)
-			continue;
-		consider_all(memcg);
-		bpf_put_mem_cgroup(memcg);
-	}
-	bpf_iter_css_destroy(&it);
-	bpf_rcu_read_unlock();
-	return 0;
 }
 
 #endif /* BPF_OOM_RANK_PROCESSES_H */
