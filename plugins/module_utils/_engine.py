@@ -30,8 +30,8 @@ from ._paths import UNIT, Paths
 from ._store import Store, StoredSet, host_lock
 
 Cgroups = Mapping[str, Mapping[str, int]]
-#: Daemons that kill for want of memory, as /proc/PID/comm calls them (15 bytes), and what people call them.
-OTHER_KILLERS = {"systemd-oomd": "systemd-oomd", "earlyoom": "earlyoom", "oomd": "oomd", "nohang": "nohang"}
+#: Daemons that kill for want of memory, as /proc/PID/comm calls them.
+OTHER_KILLERS = ("systemd-oomd", "earlyoom", "oomd", "nohang")
 
 
 @dataclass
@@ -41,7 +41,8 @@ class Survey:
     capability: Capability
     stored: StoredSet
     loaded: dict[str, Loaded]
-    unfinished: list[str]  # pins that an interrupted change left
+    unfinished: list[str]  # policies of which an interrupted change left new pins
+    stray: list[str]  # policies without a link of which other pins are left
 
 
 @dataclass
@@ -98,13 +99,16 @@ class Engine:
 
     def survey(self) -> Survey:
         self._require_root()
-        loaded, unfinished = {}, []
+        loaded, unfinished, stray = {}, [], []
         for name in sorted(os.listdir(self.paths.pins)) if os.path.isdir(self.paths.pins) else ():
             if _loader.new_pins(self.paths, name):
                 unfinished.append(name)
             if os.path.lexists(self.paths.pin(name)):
                 loaded[name] = self._read(name)
-        return Survey(read_capability(self.paths, self.lib, self.lib_error), self.store.read_set(), loaded, unfinished)
+            else:
+                stray.append(name)
+        capability = read_capability(self.paths, self.lib, self.lib_error)
+        return Survey(capability, self.store.read_set(), loaded, unfinished, stray)
 
     def _read(self, name: str, new: bool = False) -> Loaded:
         if self.lib is None:
@@ -193,6 +197,9 @@ class Engine:
             foreign = _loader.read_foreign(self.lib, self.paths, {each.map_id for each in survey.loaded.values()})
         problems = [survey.stored.problem] if survey.stored.problem else []
         problems += [f"an interrupted change of policy '{name}' left a second pin" for name in survey.unfinished]
+        # Those of a persisted policy wait for it: its counters go on.
+        gone = [name for name in survey.stray if name not in survey.stored.manifests and name not in survey.unfinished]
+        problems += [f"pins of policy '{name}' are left, which is neither loaded nor persisted" for name in gone]
         return {
             "capability": survey.capability.report(),
             "policies": self.describe(survey, decisions),
@@ -209,7 +216,7 @@ class Engine:
         plan = Plan(held_back=dict(held_back), tidy=bool(survey.unfinished))
         if not wish.load_only:
             self._plan_persist(survey, wish, plan)
-        for name in sorted(survey.loaded):
+        for name in sorted({*survey.loaded, *survey.stray}):
             if name in wish.drop:
                 plan.drop[name] = "it is not wanted"
         for kind in KINDS:
@@ -319,9 +326,11 @@ class Engine:
         if self.lib is None:
             raise self.lib_error or BpfOomError("libbpf is not loaded", "install it")
         try:
+            _loader.refuse_many(manifest, cgroups)
             _loader.load(self.lib, survey.capability, manifest, self._object(wish, manifest), self.paths)
             found = self._read(manifest.name, new=True)
-            wrong = load_reasons(manifest, found, cgroups)
+            # Without the cgroups: one that went away since they were listed is nobody's fault.
+            wrong = load_reasons(manifest, found, {})
             if wrong:
                 raise BpfOomError(
                     f"policy '{manifest.name}' was loaded but reads back wrong: {'; '.join(wrong)}", "report this as a fault"
@@ -433,6 +442,8 @@ class Engine:
                 after += self._block(name, manifest, new_load, [])
         for name in survey.unfinished:
             before.append(f"{name}: a second pin, left by an interrupted change")
+        for name in sorted(set(survey.stray) & set(plan.drop)):
+            before.append(f"{name}: pins without a policy")
         return {"before": "\n".join(before) + "\n" * bool(before), "after": "\n".join(after) + "\n" * bool(after)}
 
     @staticmethod
@@ -458,7 +469,7 @@ def neighbours(paths: Paths) -> list[str]:
         except OSError:
             continue  # it has ended meanwhile
         if comm in OTHER_KILLERS:
-            found.add(OTHER_KILLERS[comm])
+            found.add(comm)
     return sorted(found)
 
 
@@ -480,5 +491,5 @@ def complete_wish(survey: Survey, wanted: Iterable[Manifest], absent: set[str], 
     """What a play names, joined with what the host has: `exclusive` drops the rest, else the rest stays."""
     managed = {manifest.name: manifest for manifest in wanted}
     others = {} if exclusive else {name: each for name, each in survey.stored.manifests.items() if name not in absent}
-    drop = set(survey.loaded) - set(managed) if exclusive else set(absent)
+    drop = {*survey.loaded, *survey.stray} - set(managed) if exclusive else set(absent)
     return Wish({**others, **managed}, set(managed), drop)

@@ -563,6 +563,11 @@ class BpfObject:
         name = self.struct_ops().map_name
         found = self._lib.call("bpf_object__find_map_by_name", self._handle, name.encode())
         link = self._lib.call("bpf_map__attach_struct_ops", found)
+        if not link and ctypes.get_errno() == errno.ENOSPC:
+            raise BpfOomError(
+                f"policy '{self._what}' wants to watch more cgroups than the kernel lets one policy watch",
+                "name fewer in its scope, or raise the sysctl kernel.bpf_psi_max_triggers",
+            )
         if not link:
             raise from_errno(f"the kernel refused to register policy '{self._what}'", ctypes.get_errno(), self._lib.log())
         self._pin_link(link, pin)

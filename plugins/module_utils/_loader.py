@@ -8,11 +8,11 @@ import os
 import re
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ._capability import LACKING, STRUCTS, Capability
-from ._drift import Loaded, expected_rodata, scope_globs
+from ._drift import Loaded, expected_rodata, scope_globs, scope_now
 from ._errors import BpfOomError
 from ._libbpf import KIND_DATASEC, LINK_TYPE_STRUCT_OPS, MAP_TYPE_STRUCT_OPS, BpfObject, Library, MapInfo
 from ._manifest import Manifest
@@ -25,6 +25,8 @@ _VALUE_PREFIX = "bpf_struct_ops_"
 KEPT = {"decisions": "decisions", ".data.counters": "counters"}
 #: Programs that write down who really died; a policy acts without them.
 RECORDERS = ("decision_victim", "decision_end")
+#: What a psi policy can watch, see psi.h.
+WATCHED_MAX = 256
 #: The kernel lets 38 programs look at the end of one function.
 CHAIN_MAX = 32
 
@@ -273,9 +275,20 @@ def _matching(paths: Paths, glob: str) -> dict[str, int]:
             status = os.stat(paths.cgroup + path)
         except OSError:
             continue  # there is none, or it has gone meanwhile
-        if os.path.isdir(paths.cgroup + path):
+        # No policy can do anything in one without the memory controller.
+        if os.path.exists(f"{paths.cgroup}{path}/memory.max"):
             ids[path] = status.st_ino
     return ids
+
+
+def refuse_many(manifest: Manifest, cgroups: Mapping[str, Mapping[str, int]]) -> None:
+    """A psi policy has room for so many cgroups, and the kernel's default is the same."""
+    number = len(scope_now(manifest, cgroups)) if manifest.kind == "psi" else 0
+    if number > WATCHED_MAX:
+        raise BpfOomError(
+            f"the scope of policy '{manifest.name}' stands for {number} cgroups",
+            f"name {WATCHED_MAX} at most, such as the slice above them",
+        )
 
 
 def _children(directory: str) -> list[str]:
@@ -310,5 +323,6 @@ __all__ = [
     "read_decisions",
     "read_foreign",
     "refuse_files",
+    "refuse_many",
     "switch_pins",
 ]

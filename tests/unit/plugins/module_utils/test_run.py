@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._compiler import compile_bundle, find_toolchain, input_digest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import Engine, Wish
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._loader import matching_cgroups
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._loader import matching_cgroups, refuse_many
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._manifest import Manifest, bundle_digest, digest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Paths
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._run import run
@@ -247,7 +248,11 @@ def test_the_cgroups_that_a_glob_stands_for_now(tmp_path: Path, glob: str, found
     cgroups = tmp_path / "sys/fs/cgroup"
     for name in ("a.slice/db@1.service/below", "a.slice/db@2.service", "a.slice/we\\x2dird", "b.slice"):
         (cgroups / name).mkdir(parents=True)
-    (cgroups / "a.slice/memory.max").touch()
+        (cgroups / name / "memory.max").touch()
+    for name in ("a.slice", "a.slice/db@1.service"):
+        (cgroups / name / "memory.max").touch()
+    # Without the memory controller nothing can be done in it.
+    (cgroups / "a.slice/db@3.service").mkdir()
     ids = matching_cgroups(Paths(str(tmp_path)), [scoped(glob)])[glob]
     assert sorted(ids) == found
     assert all(number == (cgroups / path[1:]).stat().st_ino for path, number in ids.items())
@@ -259,3 +264,24 @@ def test_a_chain_has_a_limit(host: Host) -> None:
     wish = Wish(chain, set(chain), set())
     with pytest.raises(BpfOomError, match="33 OOM policies; give 32 at most"):
         engine.plan(engine.survey(), wish, {}, {})
+
+
+def test_a_scope_has_a_limit() -> None:
+    many = {f"/{number}": number for number in range(257)}
+    with pytest.raises(BpfOomError, match="stands for 257 cgroups; name 256 at most"):
+        refuse_many(replace(scoped("/*"), kind="psi"), {"/*": many})
+    refuse_many(scoped("/*"), {"/*": many})  # an OOM policy looks for itself
+
+
+def test_pins_without_a_policy_are_told_of_and_removed(host: Host) -> None:
+    """Whoever removed the link by hand left the rest, tracing programs among it."""
+    pins = Path(host.paths.pins) / "gone"
+    pins.mkdir(parents=True)
+    (pins / "decision_victim").touch()
+    assert "pins of policy 'gone' are left" in " ".join(Engine(host.paths).report()["problems"])
+    checked = host.ensure({}, check=True)
+    assert checked["changed"] and "gone: pins without a policy" in checked["diff"]["before"]
+    assert pins.exists()
+    assert host.ensure({})["changed"]
+    assert not pins.exists()
+    assert not host.ensure({})["changed"]
