@@ -61,7 +61,8 @@ u64 nr_not_yet COUNTER;		/* events that have not lasted long enough */
 u64 nr_cooldowns COUNTER;	/* events within the pause */
 u64 nr_spared COUNTER;		/* events that the policy's own judgement let pass */
 
-#define MAX_WATCHED	256	/* cgroups; the kernel's own default, see kernel.bpf_psi_max_triggers */
+/* Cgroups; the kernel's own default, see the sysctl kernel.bpf_psi_max_triggers. */
+#define MAX_WATCHED	256
 
 struct watched {
 	u64 first_ns;	/* of the events that follow one another */
