@@ -134,7 +134,7 @@ static void decisions(int tasks, int cgroups)
 		own[i] = decide(&witness, per_cgroup + (rest > 0), false);
 		policy_attach(&policy);
 		ours[i] = decide(&witness, per_cgroup + (rest > 0), true);
-		bpf_link__destroy(policy.link);
+		policy_detach(&policy);
 	}
 	a = median(own, REPEATS);
 	b = median(ours, REPEATS);
@@ -219,8 +219,7 @@ static void delivery(void)
 		raised = policy_u64(&times, "raised_then");
 		to_handler[i] = policy_u64(&times, "handled") - raised;
 		to_kill[i] = policy_u64(&times, "killed") - raised;
-		bpf_link__destroy(policy.link);
-		policy.link = NULL;
+		policy_detach(&policy);
 		keep_going();
 	}
 	check(true, "all were measured", "yes", "yes");

@@ -935,13 +935,21 @@ void map_share(struct policy *policy, struct policy *owner, const char *map)
 		"%s is not", map);
 }
 
-void policy_unload(struct policy *policy)
+void policy_detach(struct policy *policy)
 {
 	int i;
 
 	bpf_link__destroy(policy->link);
-	for (i = 0; i < MAX_TRACERS; i++)
+	policy->link = NULL;
+	for (i = 0; i < MAX_TRACERS; i++) {
 		bpf_link__destroy(policy->tracers[i]);
+		policy->tracers[i] = NULL;
+	}
+}
+
+void policy_unload(struct policy *policy)
+{
+	policy_detach(policy);
 	bpf_object__close(policy->object);
 	memset(policy, 0, sizeof(*policy));
 }

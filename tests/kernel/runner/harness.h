@@ -161,6 +161,7 @@ void policy_load(struct policy *policy);
 int policy_try_attach(struct policy *policy);
 void policy_attach(struct policy *policy);
 struct policy policy_start(const char *object, const char *name);
+void policy_detach(struct policy *policy);
 void policy_unload(struct policy *policy);
 uint32_t policy_registered(struct policy *policy);	/* the id of its link's map, 0: detached */
 struct policy tracer_open(const char *object);		/* loaded, not attached */
