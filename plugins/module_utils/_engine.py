@@ -170,6 +170,7 @@ class Engine:
                 "link_id": loaded.link_id if loaded else None,
                 "tags": loaded.tags if loaded else {},
                 "degraded": self._degraded(survey, manifest),
+                "unmatched": _loader.unmatched(self.paths, manifest) if manifest else [],
             }
         return found
 
@@ -277,6 +278,11 @@ class Engine:
             f"Policy '{manifest.name}' is not active: {idle(manifest, cgroups)}."
             for manifest in sorted(wish.manifests.values(), key=sort_key)
             if manifest.name in wish.managed and manifest.name not in blocked and idle(manifest, cgroups)
+        ]
+        warnings += [
+            f"Policy '{name}': {sentence}."
+            for name in sorted(wish.managed)
+            for sentence in _loader.unmatched(self.paths, wish.manifests[name])
         ]
         if check and survey.capability.libbpf is None and wish.managed:
             warnings.append(f"Nothing could be compared with the kernel: {self.lib_error}")

@@ -261,7 +261,19 @@ def matching_cgroups(paths: Paths, manifests: Iterable[Manifest]) -> dict[str, d
     return {glob: _matching(paths, glob) for glob in {glob for manifest in manifests for glob in scope_globs(manifest)}}
 
 
-def _matching(paths: Paths, glob: str) -> dict[str, int]:
+def unmatched(paths: Paths, manifest: Manifest) -> list[str]:
+    """Who is named by a parameter of the site's and is nobody now, a sentence each; of the scope see idle()."""
+    found = []
+    for name, param in sorted(manifest.params.items()):
+        if name == "scope" or param["type"] not in ("selectors", "weights") or param.get("default"):
+            continue
+        for text in param["value"]:
+            if text.startswith("/") and text != "/" and not _matching(paths, text, memory=False):
+                found.append(f"no cgroup matches {text} in its {name} now")
+    return found
+
+
+def _matching(paths: Paths, glob: str, memory: bool = True) -> dict[str, int]:
     found = [""]
     for component in glob.split("/")[1:]:
         if "*" not in component and "?" not in component:
@@ -276,7 +288,7 @@ def _matching(paths: Paths, glob: str) -> dict[str, int]:
         except OSError:
             continue  # there is none, or it has gone meanwhile
         # No policy can do anything in one without the memory controller.
-        if os.path.exists(f"{paths.cgroup}{path}/memory.max"):
+        if not memory or os.path.exists(f"{paths.cgroup}{path}/memory.max"):
             ids[path] = status.st_ino
     return ids
 
@@ -322,7 +334,9 @@ __all__ = [
     "read",
     "read_decisions",
     "read_foreign",
+    "read_records",
     "refuse_files",
     "refuse_many",
     "switch_pins",
+    "unmatched",
 ]

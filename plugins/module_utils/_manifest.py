@@ -78,6 +78,7 @@ def _check(manifest: Manifest, name: str) -> None:
     for key, param in manifest.params.items():
         kind, value = param["type"], param["value"]
         need(kind in TYPES, f"type of parameter {key}")
+        need(isinstance(param.get("default", True), bool), f"default of parameter {key}")
         if kind == "bool":
             need(isinstance(value, bool), f"value of parameter {key}")
         elif kind in ("selectors", "weights"):

@@ -81,6 +81,14 @@ def glob_pattern(glob: str) -> re.Pattern[str]:
     return re.compile("".join({"*": "[^/]*", "?": "[^/]"}.get(letter) or re.escape(letter) for letter in glob) + r"\Z")
 
 
+def covers(glob: str, path: str, below: bool) -> bool:
+    """Whether a glob stands for a cgroup, with `below` also for all below it; the policies' own rule, see select.h."""
+    # They compare bytes, so '?' is one byte.
+    pattern, subject = (text.encode().decode("latin-1") for text in ("" if glob == "/" else glob, path if path != "/" else ""))
+    rest = "(?:/.*)?" if below else ""
+    return re.match(glob_pattern(pattern).pattern[: -len(r"\Z")] + rest + r"\Z", subject, re.DOTALL) is not None
+
+
 def check_selector(text: Any, kinds: Sequence[str] = _KINDS[1:]) -> Tuple[str, int, int, str]:
     """A selector's kind, first and last number, and glob; or a refusal."""
     forms = ", ".join(_FORMS[kind] for kind in kinds)
@@ -218,6 +226,10 @@ def type_params(
             known = ", ".join(sorted(specs)) or "none"
             raise BpfOomError(f"policy '{program}' has no parameter '{name}'", f"use one of its parameters: {known}")
     params = {name: _typed(name, given.get(name, spec.get("default")), spec) for name, spec in specs.items()}
+    for name, spec in specs.items():
+        # A default list names what some hosts have and others have not.
+        if spec["type"] == "selectors" and params[name] == _typed(name, spec.get("default"), spec):
+            params[name]["default"] = True
     for rule in constraints:
         left, relation, right = rule[:3]
         if relation == _DISJOINT:

@@ -134,6 +134,12 @@ policies:
       description: What it cannot do on this kernel although it acts, a sentence each.
       type: list
       elements: str
+    unmatched:
+      description:
+        - Globs of its C(protect), C(avoid), C(prefer) and the like that stand for no cgroup now, a sentence each. Default lists,
+          which name what only some hosts have, are left out.
+      type: list
+      elements: str
 foreign:
   description: OOM and PSI policies that somebody else registered, each with C(name), C(kind), C(map_id) and C(link_id).
   returned: success
