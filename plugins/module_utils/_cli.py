@@ -14,7 +14,8 @@ from ._capability import Problem
 from ._decisions import lines
 from ._engine import Engine, complete_wish
 from ._errors import BpfOomError
-from ._paths import OFF_WORD
+from ._kill_log import KillLog, forget
+from ._paths import OFF_WORD, Paths
 
 OK, ERROR, DRIFT = 0, 1, 3
 
@@ -29,6 +30,9 @@ def parser() -> argparse.ArgumentParser:
     decisions.add_argument("policy", nargs="?", help="only this policy's")
     decisions.add_argument("--number", "-n", type=int, default=10, help="so many of each policy, 64 at most (default: 10)")
     decisions.add_argument("--json", action="store_true", help="for programs")
+    kill_log = commands.add_parser("kill-log", help="run as a service: log every OOM victim to the journal and to Prometheus")
+    kill_log.add_argument("--textfile", default="", help="where Prometheus' node exporter finds the numbers; none without")
+    kill_log.add_argument("--forget", action="store_true", help="do not run, but remove what the service leaves when it stops")
     commands.add_parser("unload", help="unload all policies at once; they come back with apply or at boot")
     commands.add_parser("verify", help=f"compare persisted with loaded: exit {OK} no drift, {DRIFT} drift, {ERROR} error")
     return top
@@ -37,6 +41,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None, engine: Engine | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
+        if options.command == "kill-log":
+            return _kill_log(options.textfile, options.forget)
         engine = engine or Engine()
         if options.command == "status":
             return _status(engine, options.json)
@@ -49,6 +55,14 @@ def main(arguments: Sequence[str] | None = None, engine: Engine | None = None) -
         if error.details:
             print(error.details, file=sys.stderr)
         return ERROR
+
+
+def _kill_log(textfile: str, only_forget: bool) -> int:
+    if only_forget:
+        forget(Paths(), textfile)
+    else:
+        KillLog(Paths(), textfile).run()
+    return OK
 
 
 def _apply(engine: Engine) -> int:
@@ -135,6 +149,8 @@ def _status(engine: Engine, as_json: bool) -> int:
         print(f"{name} ({policy['kind']}, order {policy['order']}, {policy['program']}): {state}")
         for sentence in policy["degraded"]:
             print(f"  with less: {sentence}")
+        for sentence in policy["unmatched"]:
+            print(f"  NOBODY: {sentence}")
         for key, value in sorted(policy["params"].items()):
             print(f"  {key} = {value!r}")
         if policy["counters"]:

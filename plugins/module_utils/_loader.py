@@ -9,6 +9,7 @@ import re
 import struct
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ._capability import LACKING, STRUCTS, Capability
@@ -234,6 +235,46 @@ def read_decisions(lib: Library, found: Loaded, most: int) -> list[dict[str, Any
         # One that is being written has the number 0.
         whole = [decision for decision in map(read_one, lib.map_values(map_id)) if decision.get("seq")]
     return sorted(whole, key=lambda decision: -int(decision["seq"]))[:most]
+
+
+@dataclass
+class Record:
+    """What a policy pins for its readers. `writing`: when the decisions were begun that are not whole yet."""
+
+    decisions: list[dict[str, Any]]
+    writing: list[int]
+    counters: dict[str, int]
+    full: bool  # whether older decisions have been overwritten
+
+
+def read_records(lib: Library, paths: Paths) -> dict[str, Record]:
+    """Decisions and counters of every policy that keeps them, from its pins alone; needs not the kernel's BTF."""
+    found = {}
+    for name in sorted(os.listdir(paths.pins)) if os.path.isdir(paths.pins) else ():
+        try:
+            map_id = _pinned_map(lib, paths.pin(name, "decisions"))
+            info = lib.map_info(map_id)
+            with lib.loaded_btf(info.btf_id) as btf:
+                every = list(map(btf.reader(info.btf_value_type_id), lib.map_values(map_id)))
+            counters_id = _pinned_map(lib, paths.pin(name, "counters"))
+            counters, _frozen = _read_section(lib, counters_id, lib.map_info(counters_id), ".data.counters")
+        except BpfOomError:
+            continue  # it keeps none, or was unloaded meanwhile
+        used = [decision for decision in every if decision["time_ns"]]
+        found[name] = Record(
+            [decision for decision in used if decision["seq"]],
+            [decision["time_ns"] for decision in used if not decision["seq"]],
+            {key: value for key, value in counters.items() if isinstance(value, int)},
+            len(used) == len(every),
+        )
+    return found
+
+
+def _pinned_map(lib: Library, pin: str) -> int:
+    with lib.fd(f"the pin {pin}", "bpf_obj_get", os.fsencode(pin)) as fd:
+        info = MapInfo()
+        lib.info(fd, info)
+        return int(info.id)
 
 
 def read_foreign(lib: Library, paths: Paths, own_maps: set[int]) -> list[dict[str, Any]]:

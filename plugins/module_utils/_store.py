@@ -68,7 +68,7 @@ def host_lock(paths: Paths, seconds: float = LOCK_SECONDS) -> Iterator[None]:
 
 
 def _open_lock(paths: Paths) -> int:
-    parent = _open_directory(paths.run, create=True)
+    parent = open_directory(paths.run, create=True)
     try:
         return os.open("lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
     except OSError as error:
@@ -95,7 +95,7 @@ def _check_parents(path: str) -> None:
         parent = os.path.dirname(parent)
 
 
-def _open_directory(path: str, create: bool = False, dir_fd: int | None = None) -> int:
+def open_directory(path: str, create: bool = False, dir_fd: int | None = None) -> int:
     if create:
         try:
             os.mkdir(path, 0o700, dir_fd=dir_fd)
@@ -161,10 +161,10 @@ class Store:
         self._paths = paths
 
     def _open(self, names: Iterable[str], create: bool) -> int:
-        number = _open_directory(self._paths.state, create)
+        number = open_directory(self._paths.state, create)
         for name in names:
             try:
-                inner = _open_directory(name, create, dir_fd=number)
+                inner = open_directory(name, create, dir_fd=number)
             finally:
                 os.close(number)
             number = inner

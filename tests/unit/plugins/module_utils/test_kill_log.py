@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The kill log: who chose a victim, what is written down, and that nobody is counted twice or forgotten."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils import _kill_log
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._kill_log import (
+    NOBODY,
+    OTHERS,
+    PAIRS_MAX,
+    UNKNOWN,
+    Kill,
+    KillLog,
+    Totals,
+    forget,
+    join,
+    journal_entry,
+    journal_fields,
+    metrics,
+    parse_totals,
+    undecided,
+)
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._loader import Record
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Paths
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._tracefs import Mark
+
+TEXTFILE = "/var/lib/exporter/bpf_oom.prom"
+
+
+def decision(**changes: Any) -> dict[str, Any]:
+    ranked = {"verdict": "chosen", "cgroup": "/big", "pid": None}
+    found = {"seq": 1, "time_ns": 1000, "spent_ns": 500, "trigger": "memcg", "scope": "/a", "mode": "enforce"}
+    return {**found, "outcome": "killed", "ranked": [ranked], "died": [], **changes}
+
+
+def died(pid: int, cgroup: str = "/a/b") -> dict[str, Any]:
+    return {"pid": pid, "comm": "hog", "cgroup": cgroup, "cgroup_id": 3, "oom_score_adj": 0}
+
+
+def record(*decisions: dict[str, Any], writing: tuple[int, ...] = (), full: bool = False) -> Record:
+    return Record(list(decisions), list(writing), {"nr_calls": 9, "nr_passes": 2, "nr_errors": 1}, full)
+
+
+def victim(ns: int = 1200, pid: int = 5, **changes: Any) -> Mark:
+    return Mark(ns, pid, 1, changes.pop("comm", "hog"), {"anon_rss": 2048, "oom_score_adj": 0}, tgid=pid, **changes)
+
+
+def test_who_chose_is_whose_decision_was_being_made() -> None:
+    other = decision(time_ns=1600, died=[died(6)])
+    kill = join(victim(), {"leaf": record(decision(died=[died(5)]), other), "late": record(other)})
+    assert (kill.policy, kill.cgroup, kill.decision["time_ns"]) == ("leaf", "/a/b", 1000)
+
+
+def test_also_when_more_died_than_the_decision_lists() -> None:
+    assert join(victim(pid=99), {"leaf": record(decision(died=[died(5)]))}).policy == "leaf"
+
+
+def test_a_policy_that_passed_on_chose_nobody() -> None:
+    passed = decision(outcome="no_victim", died=[died(5)])
+    kill = join(victim(ns=1700), {"leaf": record(passed)})
+    assert (kill.policy, kill.cgroup, kill.decision) == (NOBODY, "/a/b", passed)
+
+
+def test_what_an_observer_would_have_done_stands_beside_it() -> None:
+    records = {"leaf": record(decision()), "rehearsal": record(decision(mode="observe", outcome="observed", died=[died(5)]))}
+    kill = join(victim(), records)
+    assert (kill.policy, kill.observers) == ("leaf", ["rehearsal would have chosen /big"])
+
+
+def test_who_declared_the_oom_is_told_apart_from_who_chose() -> None:
+    pressure = decision(trigger="pressure", outcome="declared", time_ns=900, spent_ns=5000, died=[died(5)])
+    kill = join(victim(), {"leaf": record(decision()), "pressure": record(pressure)})
+    assert (kill.policy, kill.declared_by) == ("leaf", "pressure")
+
+
+def test_what_the_record_has_forgotten_is_not_called_the_kernels_choice() -> None:
+    assert join(victim(ns=10), {"leaf": record(decision(), full=True)}).policy == UNKNOWN
+    assert join(victim(ns=10), {"leaf": record(decision(), full=False)}).policy == NOBODY
+
+
+def test_a_decision_in_the_making_is_waited_for() -> None:
+    assert undecided(victim(ns=1200), [record(writing=(1100,))])
+    assert not undecided(victim(ns=1200), [record(writing=(1300,))])
+
+
+def test_a_newline_in_a_name_adds_no_journal_field() -> None:
+    fields = journal_fields(Kill(victim(comm="x\nBPF_OOM_POLICY=forged"), policy="leaf", cgroup="/a\nMESSAGE=y"))
+    entry = journal_entry(fields)
+    text = b"x\nBPF_OOM_POLICY=forged"
+    assert b"BPF_OOM_COMM\n" + struct.pack("<Q", len(text)) + text + b"\n" in entry
+    assert "\n" not in fields["MESSAGE"] and "?" in fields["MESSAGE"]
+    assert entry.count(b"\nBPF_OOM_POLICY=leaf\n") == 1
+
+
+def test_the_message_says_who_died_where_and_why() -> None:
+    kill = join(victim(), {"leaf": record(decision(died=[died(5)]))})
+    fields = journal_fields(kill)
+    assert fields["MESSAGE"] == "OOM killed hog[5] in /a/b, 2.0 MiB resident: policy leaf chose it"
+    assert (fields["BPF_OOM_POLICY"], fields["BPF_OOM_TRIGGER"], fields["BPF_OOM_SCOPE"]) == ("leaf", "memcg", "/a")
+
+
+def test_metrics_escape_names_and_have_every_number() -> None:
+    totals = Totals(lost=3, kills={"leaf": {'/a"\\\n': 2}}, last={"leaf": 12.5})
+    text = metrics(totals, {"leaf": record()})
+    assert 'bpf_oom_kills_total{policy="leaf",cgroup="/a\\"\\\\\\n"} 2' in text.splitlines()
+    assert "bpf_oom_kill_log_lost_total 3" in text
+    assert 'bpf_oom_last_kill_timestamp_seconds{policy="leaf"} 12.500' in text
+    assert 'bpf_oom_policy_passes_total{policy="leaf"} 2' in text
+    assert 'bpf_oom_policy_errors_total{policy="leaf"} 1' in text
+
+
+def test_cgroups_without_end_share_one_number() -> None:
+    totals = Totals()
+    for number in range(PAIRS_MAX + 5):
+        totals.count(Kill(victim(), policy="leaf", cgroup=f"/pod{number}"), 1.0)
+    assert totals.kills["leaf"][OTHERS] == 5 and len(totals.kills["leaf"]) == PAIRS_MAX + 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}x",
+        '{"unknown": 1}',
+        '{"lost": -1}',
+        '{"lost": "1"}',
+        '{"kills": []}',
+        '{"kills": {"a": {"b": "c"}}}',
+        "[" * 5000,
+    ],
+)
+def test_a_damaged_state_is_an_empty_one(text: str) -> None:
+    assert parse_totals(text) == Totals()
+
+
+class Buffer:
+    """A trace instance: what is in it, and what was read from it since it was made."""
+
+    fresh = False
+
+    def __init__(self) -> None:
+        self.waiting: list[Mark] = []
+        self.taken = self.overrun = 0
+
+    def read(self) -> list[Mark]:
+        found, self.waiting = self.waiting, []
+        self.taken += len(found)
+        return found
+
+    def counts(self) -> tuple[int, int]:
+        return self.taken, self.overrun
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    for name in ("proc/sys/kernel/random", "var/lib/exporter", "run/systemd/journal"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "proc/sys/kernel/random/boot_id").write_text("this boot\n")
+    return Paths(str(tmp_path))
+
+
+@pytest.fixture
+def buffer(monkeypatch: pytest.MonkeyPatch) -> Buffer:
+    made = Buffer()
+    monkeypatch.setattr(_kill_log, "Victims", lambda _paths, _name: made)
+    monkeypatch.setattr(_kill_log, "read_records", lambda _lib, _paths: {})
+    return made
+
+
+@pytest.fixture
+def journal(paths: Paths) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(paths.at("/run/systemd/journal/socket"))
+        listener.settimeout(5)
+        yield listener
+
+
+def start(paths: Paths) -> KillLog:
+    return KillLog(paths, TEXTFILE, lib=object())  # type: ignore[arg-type]
+
+
+def total(paths: Paths, what: str) -> int:
+    lines = [line for line in paths.read(TEXTFILE).splitlines() if line.startswith(what)]
+    return sum(int(float(line.rpartition(" ")[2])) for line in lines)
+
+
+def test_a_victim_reaches_journal_and_textfile(paths: Paths, buffer: Buffer, journal: socket.socket) -> None:
+    log = start(paths)
+    buffer.waiting = [victim(cgroup="/a")]
+    log.look()
+    assert b"BPF_OOM_CGROUP=/a\n" in journal.recv(65536)
+    assert f'bpf_oom_kills_total{{policy="{NOBODY}",cgroup="/a"}} 1' in paths.read(TEXTFILE)
+    assert os.stat(paths.at(TEXTFILE)).st_mode & 0o777 == 0o644
+
+
+def test_numbers_go_on_after_a_restart(paths: Paths, buffer: Buffer, journal: socket.socket) -> None:
+    buffer.waiting = [victim(), victim(pid=6)]
+    start(paths).look()
+    buffer.waiting = [victim(pid=7)]  # while nobody ran
+    start(paths).look()
+    assert (total(paths, "bpf_oom_kills_total"), total(paths, "bpf_oom_kill_log_lost_total")) == (3, 0)
+
+
+def test_what_a_killed_service_had_read_counts_as_lost(paths: Paths, buffer: Buffer, journal: socket.socket) -> None:
+    start(paths).look()
+    buffer.waiting = [victim()]
+    buffer.read()
+    log = start(paths)
+    log.look()
+    assert (total(paths, "bpf_oom_kills_total"), total(paths, "bpf_oom_kill_log_lost_total")) == (0, 1)
+    log.look()
+    assert total(paths, "bpf_oom_kill_log_lost_total") == 1
+
+
+def test_what_nobody_could_read_in_time_counts_as_lost(paths: Paths, buffer: Buffer, journal: socket.socket) -> None:
+    log = start(paths)
+    buffer.overrun = 4
+    log.look()
+    buffer.overrun = 6
+    log.look()
+    assert total(paths, "bpf_oom_kill_log_lost_total") == 6
+
+
+def test_another_boot_begins_anew_and_keeps_the_totals(paths: Paths, buffer: Buffer, journal: socket.socket) -> None:
+    buffer.waiting = [victim()]
+    start(paths).look()
+    Path(paths.at("/proc/sys/kernel/random/boot_id")).write_text("the next boot\n")
+    buffer.taken, buffer.waiting = 0, [victim()]
+    start(paths).look()
+    assert (total(paths, "bpf_oom_kills_total"), total(paths, "bpf_oom_kill_log_lost_total")) == (2, 0)
+
+
+def test_without_a_journal_the_numbers_are_right_and_say_so(paths: Paths, buffer: Buffer) -> None:
+    log = start(paths)
+    buffer.waiting = [victim()]
+    log.look()
+    assert (total(paths, "bpf_oom_kills_total"), total(paths, "bpf_oom_kill_log_unsent_total")) == (1, 1)
+
+
+def test_the_textfiles_directory_must_be_safe(paths: Paths, buffer: Buffer) -> None:
+    directory = Path(paths.at("/var/lib/exporter"))
+    directory.chmod(0o777)
+    with pytest.raises(BpfOomError, match="written by everybody"):
+        start(paths)
+    directory.rmdir()
+    directory.symlink_to("/etc")
+    with pytest.raises(BpfOomError, match="at 'exporter'"):
+        start(paths)
+
+
+def test_a_link_in_the_place_of_the_textfile_is_replaced_not_followed(
+    paths: Paths, buffer: Buffer, journal: socket.socket, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.write_text("precious")
+    Path(paths.at(TEXTFILE)).symlink_to(other)
+    start(paths).look()
+    assert other.read_text() == "precious"
+    assert not Path(paths.at(TEXTFILE)).is_symlink()
+
+
+def test_forgetting_leaves_nothing(paths: Paths, buffer: Buffer, journal: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    start(paths).look()
+    monkeypatch.undo()
+    forget(paths, TEXTFILE)
+    assert not os.path.exists(paths.at(TEXTFILE)) and not os.path.exists(paths.at("/var/lib/linuxmm-bpf-oom-kill-log"))
+    forget(paths, TEXTFILE)
+
+
+def test_the_state_is_valid_json_that_only_root_reads(paths: Paths, buffer: Buffer, journal: socket.socket) -> None:
+    start(paths).look()
+    path = Path(paths.at("/var/lib/linuxmm-bpf-oom-kill-log/state.json"))
+    assert json.loads(path.read_text())["boot"] == "this boot"
+    assert path.stat().st_mode & 0o777 == 0o600
