@@ -17,7 +17,8 @@
 #include "harness.h"
 
 #define STORM_DEATHS	400	/* unless the command line says another number */
-#define DEATHS_PER_STEP	20
+#define DEATHS_PER_STEP	20	/* at least; a long storm changes the policies as often as 240 times */
+#define STEPS		240
 #define POOLS		6
 /*
  * What a kernel keeps pinned now and then, for a while and without any policy: Linux 7.3 was
@@ -87,10 +88,12 @@ static void storm(void)
 	const char *argument = getenv("storm");
 	uint64_t silent_since = now_ms();
 	char names[POOLS][32], kept[POOLS][48];
+	unsigned long long per_step;
 	int i, step = 0;
 
 	if (argument)
 		wanted = atoll(argument);
+	per_step = wanted / STEPS > DEATHS_PER_STEP ? wanted / STEPS : DEATHS_PER_STEP;
 	dying = cg_field("", "cgroup.stat", "nr_dying_descendants");
 	for (i = 0; i < POOLS; i++) {
 		snprintf(names[i], sizeof(names[i]), "t/pool%d", i);
@@ -121,7 +124,7 @@ static void storm(void)
 			break;
 		last = deaths;
 		keep_going();
-		if (deaths < (unsigned long long)step * DEATHS_PER_STEP)
+		if (deaths < step * per_step)
 			continue;
 		switch (step++ % 8) {
 		case 0:
