@@ -13,6 +13,44 @@ from ._params import Param, repr_value, selectors_bytes, show_selectors
 Value = Union[int, str, bytes]
 
 
+class Reason(str):
+    """One difference in a sentence; `aspect` says what differs, one of ASPECTS."""
+
+    aspect: str
+
+    def __new__(cls, aspect: str, sentence: str) -> Reason:
+        found = super().__new__(cls, sentence)
+        found.aspect = aspect
+        return found
+
+
+#: What can differ.
+#: source: what was compiled; object: what it was compiled to; manifest: whether and as what a policy is persisted;
+#: parameter and mode: persisted or loaded; loaded: what the kernel runs; tags: of its programs; link: whether it is registered;
+#: pin: what is pinned beside the link; order: that of the chain; scope: cgroups that it does not watch;
+#: set: the persisted set as a whole; foreign: policies that are not ours; capability: what the host cannot do.
+ASPECTS = (
+    "source",
+    "object",
+    "manifest",
+    "parameter",
+    "mode",
+    "loaded",
+    "tags",
+    "link",
+    "pin",
+    "order",
+    "scope",
+    "set",
+    "foreign",
+    "capability",
+)
+
+
+def _parameter(name: str) -> str:
+    return "mode" if name == "mode" else "parameter"
+
+
 @dataclass
 class Loaded:
     """What the kernel holds under one of our pins."""
@@ -48,31 +86,32 @@ def expected_rodata(manifest: Manifest) -> Dict[str, Value]:
     return wanted
 
 
-def persist_reasons(wanted: Manifest, persisted: Manifest | None, broken: str, object_problem: str) -> list[str]:
+def persist_reasons(wanted: Manifest, persisted: Manifest | None, broken: str, object_problem: str) -> list[Reason]:
     """Why the persisted policy is not the wanted one."""
     if broken:
-        return [broken]
+        return [Reason("manifest", broken)]
     if persisted is None:
-        return ["it is not persisted"]
+        return [Reason("manifest", "it is not persisted")]
     reasons = []
-    for part in ("kind", "order", "program", "source"):
+    for part, aspect in (("kind", "manifest"), ("order", "order"), ("program", "source"), ("source", "source")):
         before, after = getattr(persisted, part), getattr(wanted, part)
         if before != after:
-            reasons.append(f"the persisted {part} is {before}, wanted {after}")
+            reasons.append(Reason(aspect, f"the persisted {part} is {before}, wanted {after}"))
     if persisted.inputs != wanted.inputs:
-        reasons.append(f"the persisted object is {persisted.inputs[:12]}, wanted {wanted.inputs[:12]}")
+        aspect = "source" if persisted.bundle != wanted.bundle else "object"
+        reasons.append(Reason(aspect, f"the persisted object is {persisted.inputs[:12]}, wanted {wanted.inputs[:12]}"))
     elif persisted != wanted and (persisted.object, persisted.bundle, persisted.compiler) != (
         wanted.object,
         wanted.bundle,
         wanted.compiler,
     ):
-        reasons.append("the persisted object has other contents")
+        reasons.append(Reason("object", "the persisted object has other contents"))
     for name in sorted(set(persisted.params) | set(wanted.params)):
         if persisted.params.get(name) != wanted.params.get(name):
             old, new = (params.get(name, {}).get("value", "unset") for params in (persisted.params, wanted.params))
-            reasons.append(f"the persisted parameter {name} is {old!r}, wanted {new!r}")
+            reasons.append(Reason(_parameter(name), f"the persisted parameter {name} is {old!r}, wanted {new!r}"))
     if object_problem and not reasons:
-        reasons.append(object_problem)
+        reasons.append(Reason("object", object_problem))
     return reasons
 
 
@@ -81,37 +120,38 @@ def load_reasons(
     loaded: Loaded | None,
     cgroups: Mapping[str, Mapping[str, int]],
     tags_at_load: Mapping[str, str] | None = None,
-) -> list[str]:
+) -> list[Reason]:
     """Why what is loaded is not what is wanted. `cgroups`: path and id of those that each glob stands for now."""
     if loaded is None:
-        return ["it is not loaded"]
+        return [Reason("link", "it is not loaded")]
     if loaded.problem:
-        return [loaded.problem]
+        return [Reason("link", loaded.problem)]
     reasons = []
     if loaded.struct != f"bpf_{wanted.kind}_ops":
-        reasons.append(f"the loaded policy is a {loaded.struct}, wanted bpf_{wanted.kind}_ops")
+        reasons.append(Reason("loaded", f"the loaded policy is a {loaded.struct}, wanted bpf_{wanted.kind}_ops"))
     if loaded.ops_name is not None and loaded.ops_name != wanted.name:
-        reasons.append(f"the kernel log calls it {loaded.ops_name!r}")
+        reasons.append(Reason("loaded", f"the kernel log calls it {loaded.ops_name!r}"))
     if not loaded.frozen:
-        reasons.append("its read-only data is not frozen")
+        reasons.append(Reason("loaded", "its read-only data is not frozen"))
     for name, value in expected_rodata(wanted).items():
         found = loaded.rodata.get(name)
         if found == value:
             continue
         if name == "object_digest":
-            reasons.append(f"the loaded object is {str(found)[:12]}, wanted {wanted.inputs[:12]}")
+            sentence = f"the loaded object is {str(found)[:12]}, wanted {wanted.inputs[:12]}"
         elif isinstance(found, bytes) and name in wanted.params:
-            reasons.append(f"the loaded parameter {name} is {show_selectors(found)}, wanted {repr_value(wanted.params[name])}")
+            sentence = f"the loaded parameter {name} is {show_selectors(found)}, wanted {repr_value(wanted.params[name])}"
         else:
-            reasons.append(f"the loaded parameter {name} is {found!r}, wanted {value!r}")
+            sentence = f"the loaded parameter {name} is {found!r}, wanted {value!r}"
+        reasons.append(Reason("loaded" if name in ("object_digest", "policy_name") else _parameter(name), sentence))
     lost = [(name, why) for name, why in sorted(loaded.recorders.items()) if why]
-    reasons += [f"its record of victims, {name}, is not attached ({why})" for name, why in lost]
+    reasons += [Reason("pin", f"its record of victims, {name}, is not attached ({why})") for name, why in lost]
     if tags_at_load is not None and tags_at_load != loaded.tags:
-        reasons.append("its programs are not those that were loaded")
+        reasons.append(Reason("tags", "its programs are not those that were loaded"))
     if loaded.watched is not None:
         for path, number in sorted(scope_now(wanted, cgroups).items()):
             if number not in loaded.watched:
-                reasons.append(f"it does not watch the cgroup {path}, which was made after it was loaded")
+                reasons.append(Reason("scope", f"it does not watch the cgroup {path}, which was made after it was loaded"))
     return reasons
 
 
@@ -142,22 +182,22 @@ def observes(manifest: Manifest) -> bool:
 
 
 def renewals(
-    chain: Sequence[str], loaded: Mapping[str, Loaded], reasons: Mapping[str, list[str]], ordered: bool
-) -> dict[str, list[str]]:
+    chain: Sequence[str], loaded: Mapping[str, Loaded], reasons: Mapping[str, list[Reason]], ordered: bool
+) -> dict[str, list[Reason]]:
     """Which policies of a chain to load anew, in order, and why.
 
     The kernel asks in the order of loading, that is of link ids. So from the first that must be
     loaded anew, or that comes after one with a greater id, everything is loaded anew.
     """
-    anew: dict[str, list[str]] = {}
+    anew: dict[str, list[Reason]] = {}
     last, last_name = 0, ""
     for name in chain:
         why = list(reasons.get(name, []))
         if not why and ordered:
             if anew:
-                why = [f"it comes after {next(reversed(anew))}, which is loaded anew"]
+                why = [Reason("order", f"it comes after {next(reversed(anew))}, which is loaded anew")]
             elif loaded[name].link_id < last:
-                why = [f"it was loaded before {last_name}, but comes after it"]
+                why = [Reason("order", f"it was loaded before {last_name}, but comes after it")]
         if why:
             anew[name] = why
         else:

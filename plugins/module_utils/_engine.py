@@ -13,7 +13,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Iterator
@@ -21,7 +21,7 @@ from typing import Any, Iterator
 from . import _loader
 from ._capability import LACKING, Capability, Problem, read_capability
 from ._decisions import readable
-from ._drift import Loaded, idle, load_reasons, observes, persist_reasons, renewals
+from ._drift import Loaded, Reason, idle, load_reasons, observes, persist_reasons, renewals
 from ._errors import BpfOomError, from_errno
 from ._libbpf import Library
 from ._manifest import KINDS, Manifest, sort_key
@@ -58,8 +58,8 @@ class Wish:
 
 @dataclass
 class Plan:
-    persist: dict[str, list[str]] = field(default_factory=dict)
-    anew: dict[str, list[str]] = field(default_factory=dict)
+    persist: dict[str, list[Reason]] = field(default_factory=dict)
+    anew: dict[str, list[Reason]] = field(default_factory=dict)
     drop: dict[str, str] = field(default_factory=dict)
     held_back: dict[str, str] = field(default_factory=dict)
     forget: set[str] = field(default_factory=set)  # persisted now, not wanted
@@ -81,6 +81,7 @@ class Outcome:
     policies: dict[str, dict[str, Any]]
     warnings: list[str]
     failed: dict[str, str] = field(default_factory=dict)
+    drift: list[dict[str, str]] = field(default_factory=list)
 
 
 class Engine:
@@ -124,7 +125,7 @@ class Engine:
             return {}
         return data if isinstance(data, dict) else {}
 
-    def reasons(self, survey: Survey, manifest: Manifest, cgroups: Cgroups) -> list[str]:
+    def reasons(self, survey: Survey, manifest: Manifest, cgroups: Cgroups) -> list[Reason]:
         return load_reasons(manifest, survey.loaded.get(manifest.name), cgroups, self._tags_at_load().get(manifest.name))
 
     def describe(self, survey: Survey, decisions: int = 0) -> dict[str, dict[str, Any]]:
@@ -193,9 +194,6 @@ class Engine:
     def report(self, decisions: int = 0) -> dict[str, Any]:
         """Everything that is, with so many decisions of each policy: for policy_info and the CLI."""
         survey = self.survey()
-        foreign = []
-        if self.lib is not None and survey.capability.structs:
-            foreign = _loader.read_foreign(self.lib, self.paths, {each.map_id for each in survey.loaded.values()})
         problems = [survey.stored.problem] if survey.stored.problem else []
         problems += [f"an interrupted change of policy '{name}' left a second pin" for name in survey.unfinished]
         # Those of a persisted policy wait for it: its counters go on.
@@ -204,7 +202,7 @@ class Engine:
         return {
             "capability": survey.capability.report(),
             "policies": self.describe(survey, decisions),
-            "foreign": foreign,
+            "foreign": self._foreign(survey),
             "neighbours": neighbours(self.paths),
             "problems": problems,
             "boot_unit": boot_unit(self.paths),
@@ -248,7 +246,7 @@ class Engine:
             if reasons:
                 plan.persist[name] = reasons
         if stored.problem and wish.managed and not plan.persist:
-            plan.persist[min(wish.managed)] = [stored.problem]
+            plan.persist[min(wish.managed)] = [Reason("set", stored.problem)]
         plan.forget = (set(stored.manifests) | set(stored.broken)) - set(wish.manifests)
 
     def _object(self, wish: Wish, manifest: Manifest) -> bytes:
@@ -286,12 +284,12 @@ class Engine:
         ]
         if check and survey.capability.libbpf is None and wish.managed:
             warnings.append(f"Nothing could be compared with the kernel: {self.lib_error}")
-        diff = self._diff(survey, wish, plan)
+        diff, drift = self._diff(survey, wish, plan), self._differences(survey, wish, plan)
         failed: dict[str, str] = {}
         if plan.changes and not check:
             failed = self._change(survey, wish, plan, cgroups, tolerant)
         policies = self._predict(survey, wish, plan, cgroups) if check else self.describe(self.survey())
-        return Outcome(plan.changes, diff, policies, warnings, {**plan.held_back, **failed})
+        return Outcome(plan.changes, diff, policies, warnings, {**plan.held_back, **failed}, drift)
 
     def _change(self, survey: Survey, wish: Wish, plan: Plan, cgroups: Cgroups, tolerant: bool) -> dict[str, str]:
         failed: dict[str, str] = {}
@@ -428,6 +426,30 @@ class Engine:
             found[name].update(active=loaded and not why, why=why)
         return found
 
+    def _differences(self, survey: Survey, wish: Wish, plan: Plan) -> list[dict[str, str]]:
+        """What the host had otherwise than wanted, before anything was changed, one by one."""
+        found = []
+        for name in sorted({*plan.persist, *plan.anew, *plan.drop, *plan.forget, *plan.held_back}):
+            reasons = [*plan.persist.get(name, []), *plan.anew.get(name, [])]
+            if name in plan.drop or name in plan.forget:
+                reasons.append(Reason("manifest" if name in plan.forget else "link", "it is there and not wanted"))
+            if name in plan.held_back:
+                reasons.append(Reason("capability", plan.held_back[name]))
+            # A policy that is loaded anew only since an earlier one is has not drifted itself.
+            found += [_difference(name, each) for each in reasons if not (each.aspect == "order" and "loaded anew" in each)]
+        found += [_difference(name, Reason("pin", "an interrupted change left a second pin")) for name in survey.unfinished]
+        for foreign in self._foreign(survey):
+            sentence = f"somebody else registered this {foreign['kind']} policy, map {foreign['map_id']}"
+            found.append(_difference(foreign["name"], Reason("foreign", sentence)))
+        return found
+
+    def _foreign(self, survey: Survey) -> list[dict[str, Any]]:
+        """Policies that are not ours; they are told of and left alone."""
+        if self.lib is None or not survey.capability.structs:
+            return []
+        ours = {each.map_id for each in survey.loaded.values()}
+        return _loader.read_foreign(self.lib, self.paths, ours)
+
     def _diff(self, survey: Survey, wish: Wish, plan: Plan) -> dict[str, str]:
         """One readable block a policy; a policy that keeps its state reads the same on both sides."""
         before, after = [], []
@@ -436,7 +458,7 @@ class Engine:
             persisted = survey.stored.manifests.get(name)
             reasons = plan.anew.get(name, []) if name in survey.loaded else []
             old_load = "yes" if name in survey.loaded else "no"
-            unsound = [why for why in plan.persist.get(name, []) if persisted == manifest] or (
+            unsound: list[str] = [why for why in plan.persist.get(name, []) if persisted == manifest] or (
                 [survey.stored.broken[name]] if name in survey.stored.broken else []
             )
             before += self._block(name, persisted, old_load + (f", but {'; '.join(reasons)}" if reasons else ""), unsound)
@@ -453,7 +475,7 @@ class Engine:
         return {"before": "\n".join(before) + "\n" * bool(before), "after": "\n".join(after) + "\n" * bool(after)}
 
     @staticmethod
-    def _block(name: str, manifest: Manifest | None, loaded: str, unsound: list[str]) -> list[str]:
+    def _block(name: str, manifest: Manifest | None, loaded: str, unsound: Sequence[str]) -> list[str]:
         if manifest is None and loaded == "no" and not unsound:
             return []
         lines = [f"{name}:"]
@@ -464,6 +486,10 @@ class Engine:
         lines.append(f"  persisted: {persisted}" + (f", but {'; '.join(unsound)}" if unsound else ""))
         lines.append(f"  loaded: {loaded}")
         return lines
+
+
+def _difference(name: str, reason: Reason) -> dict[str, str]:
+    return {"policy": name, "aspect": reason.aspect, "what": str(reason)}
 
 
 def neighbours(paths: Paths) -> list[str]:

@@ -101,6 +101,10 @@ def join(mark: Mark, records: Mapping[str, Record]) -> Kill:
             if casualty:
                 kill.cgroup = casualty["cgroup"] or kill.cgroup
                 kill.decision = kill.decision or decision
+    if not kill.cgroup and kill.policy not in (NOBODY, UNKNOWN):
+        # A decision lists the first victims only; of a cgroup that was killed as a whole that says enough.
+        chosen = [each for each in kill.decision["ranked"] if each["verdict"] == "chosen"]
+        kill.cgroup = chosen[0]["cgroup"] if chosen and chosen[0]["pid"] is None else ""
     return kill
 
 

@@ -53,6 +53,7 @@ def _result(outcome: Outcome, capability: dict[str, Any]) -> dict[str, Any]:
         "diff": outcome.diff,
         "policies": outcome.policies,
         "capability": capability,
+        "drift": outcome.drift,
         "warnings": outcome.warnings,
     }
 

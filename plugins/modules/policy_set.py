@@ -107,6 +107,27 @@ policies:
       type: str
   sample:
     leaf: {kind: oom, order: 100, persisted: true, loaded: true, active: true, why: ""}
+drift:
+  description:
+    - Each way in which the host differed from what is wanted, before anything was changed.
+    - Only O(exclusive=true) finds policies of this collection that are not wanted.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    policy:
+      description: The name of the policy.
+      type: str
+    aspect:
+      description:
+        - What differs. V(source), V(object), V(manifest), V(order), V(parameter) and V(mode) are about what is persisted,
+          V(parameter) and V(mode) also about what is loaded. V(loaded), V(tags), V(link), V(pin), V(order) and V(scope) are about
+          what the kernel has. V(set) is the persisted set as a whole, V(foreign) a policy that somebody else registered, which
+          is left alone, and V(capability) what keeps a policy from being loaded.
+      type: str
+    what:
+      description: The difference in a sentence.
+      type: str
 capability:
   description: What the host can do, as in M(linuxmm.bpf_oom.policy_info). Empty with O(state=absent).
   returned: success

@@ -62,7 +62,10 @@ def test_who_chose_is_whose_decision_was_being_made() -> None:
 
 
 def test_also_when_more_died_than_the_decision_lists() -> None:
-    assert join(victim(pid=99), {"leaf": record(decision(died=[died(5)]))}).policy == "leaf"
+    kill = join(victim(pid=99), {"leaf": record(decision(died=[died(5)]))})
+    assert (kill.policy, kill.cgroup) == ("leaf", "/big")
+    one = [{"verdict": "chosen", "cgroup": "/big", "pid": 5}]
+    assert join(victim(pid=99), {"leaf": record(decision(ranked=one, died=[died(5)]))}).cgroup == ""
 
 
 def test_a_policy_that_passed_on_chose_nobody() -> None:
