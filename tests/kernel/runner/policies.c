@@ -465,7 +465,7 @@ static void decisions_are_a_ring(void)
 	check(!policy_decision(&policy, last - MAX_DECISIONS, &decision), "an older one is gone", "it is", "it is there");
 }
 
-/* ---- pressure */
+/* ---- pressure; the cgroup is there first, as a plain kernel does not tell of new ones */
 
 static void eat(struct hog *eater, const char *cgroup)
 {
@@ -481,12 +481,13 @@ static void pressure_must_last(void)
 	static const char * const words[] = {
 		"scope+/t/p", "threshold_us=20000", "window_us=200000", "sustained_ms=2500", NULL,
 	};
-	struct policy policy = start("pressure_oom", NULL, words);
+	struct policy policy;
 	struct decision decision;
 	struct hog eater;
 
 	cg_set("t", "memory.swap.max", 0);
 	eat(&eater, "t/p");
+	policy = start("pressure_oom", NULL, words);
 	hog_order(&eater, 500 * MIB);
 	check_killed(&eater);
 	check(policy_u64(&policy, "nr_not_yet") >= 3, "events before", "3 or more", "%llu",
@@ -505,11 +506,12 @@ static void pressure_cooldown(void)
 	static const char * const words[] = {
 		"scope+/t/p", "threshold_us=20000", "window_us=200000", "cooldown_ms=600000", NULL,
 	};
-	struct policy policy = start("pressure_oom", NULL, words);
+	struct policy policy;
 	struct hog eater;
 
 	cg_set("t", "memory.swap.max", 0);
 	eat(&eater, "t/p");
+	policy = start("pressure_oom", NULL, words);
 	hog_order(&eater, 500 * MIB);
 	check_killed(&eater);
 	eater.pid = 0;
@@ -533,10 +535,10 @@ static void pressure_without_action(const char *object, uint32_t mode, uint32_t 
 	policy_set_u32(&policy, "window_us", 200000);
 	policy_set_u32(&policy, "cooldown_ms", 100);
 	policy_set_u32(&policy, "mode", mode);
-	policy_load(&policy);
-	policy_attach(&policy);
 	cg_set("t", "memory.swap.max", 0);
 	eat(&eater, "t/p");
+	policy_load(&policy);
+	policy_attach(&policy);
 	hog_order(&eater, 500 * MIB);
 	check(wait_for(policy_u64(&policy, "nr_decisions") >= 3), "decisions", "3 or more", "%llu",
 	      (unsigned long long)policy_u64(&policy, "nr_decisions"));
@@ -607,12 +609,13 @@ static void pressure_and_swap(void)
 		"scope+/t/p", "threshold_us=20000", "window_us=200000", "cooldown_ms=0", "free_swap_percent=20", "level=0",
 		NULL,
 	};
-	struct policy policy = start("pressure_and_swap", NULL, words);
+	struct policy policy;
 	struct decision decision;
 	struct hog eater;
 
 	swap_on();
 	eat(&eater, "t/p");
+	policy = start("pressure_and_swap", NULL, words);
 	hog_order(&eater, 26 * MIB);	/* six of them go to the swap */
 	check(wait_for(policy_u64(&policy, "nr_spared") > 0), "events with free swap", "1 or more", "0");
 	require(last_decision(&policy, &decision), "there is a decision", "none");
