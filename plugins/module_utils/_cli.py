@@ -14,6 +14,7 @@ from ._capability import Problem
 from ._decisions import lines
 from ._engine import Engine, complete_wish
 from ._errors import BpfOomError
+from ._install import FACT
 from ._kill_log import KillLog, forget
 from ._paths import OFF_WORD, Paths
 
@@ -39,6 +40,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None, engine: Engine | None = None) -> int:
+    if arguments is None and sys.argv[0].endswith(FACT):
+        arguments = ["status", "--json"]
     options = parser().parse_args(arguments)
     try:
         if options.command == "kill-log":

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ._errors import BpfOomError, from_errno
@@ -13,12 +13,14 @@ from ._manifest import digest
 from ._store import write_atomic
 
 _MODE = 0o755
+#: A name that ends so is a fact: Ansible runs it and reads JSON.
+FACT = ".fact"
 
 
 class Installation:
-    def __init__(self, dest: str, link: str) -> None:
+    def __init__(self, dest: str, links: Sequence[str]) -> None:
         self._dest = dest
-        self._link = link
+        self._links = links
 
     def _file(self) -> str:
         """The file as it is, in words; whatever is not exactly as wanted shows."""
@@ -32,27 +34,28 @@ class Installation:
             return "absent"
         return words + f", mode {stat.S_IMODE(found.st_mode):04o}, owner {found.st_uid}"
 
-    def _symlink(self) -> str:
-        if os.path.islink(self._link):
-            return f"link to {os.readlink(self._link)}"
-        return "in the way" if os.path.lexists(self._link) else "absent"
+    @staticmethod
+    def _symlink(link: str) -> str:
+        if os.path.islink(link):
+            return f"link to {os.readlink(link)}"
+        return "in the way" if os.path.lexists(link) else "absent"
 
-    def _show(self, file: str, link: str) -> str:
-        return f"{self._dest}: {file}\n{self._link}: {link}\n"
+    def _show(self, file: str, links: Sequence[str]) -> str:
+        lines = [f"{self._dest}: {file}", *(f"{link}: {found}" for link, found in zip(self._links, links))]
+        return "\n".join(lines) + "\n"
 
     def ensure(self, state: str, wanted: str, blobs: Mapping[str, str], check: bool) -> dict[str, Any]:
-        file, link = self._file(), self._symlink()
-        if "in the way" in link or "plain" in file:
-            raise BpfOomError(
-                f"{self._link if 'in the way' in link else self._dest} is something else", "move it away, or choose another place"
-            )
-        after = (f"sha256 {wanted}, mode {_MODE:04o}, owner {os.geteuid()}", f"link to {self._dest}")
+        file, links = self._file(), [self._symlink(link) for link in self._links]
+        in_the_way = [link for link, found in zip(self._links, links) if found == "in the way"]
+        if in_the_way or "plain" in file:
+            raise BpfOomError(f"{(in_the_way or [self._dest])[0]} is something else", "move it away, or choose another place")
+        after = (f"sha256 {wanted}, mode {_MODE:04o}, owner {os.geteuid()}", [f"link to {self._dest}"] * len(links))
         if state == "absent":
-            after = ("absent", "absent")
-        changed = (file, link) != after
+            after = ("absent", ["absent"] * len(links))
+        changed = (file, links) != after
         result = {
             "changed": changed,
-            "diff": {"before": self._show(file, link), "after": self._show(*after)},
+            "diff": {"before": self._show(file, links), "after": self._show(*after)},
             "dest": self._dest,
             "digest": wanted,
         }
@@ -66,13 +69,18 @@ class Installation:
                     if wanted not in blobs:
                         return {"changed": False, "needs": [wanted]}
                     self._install(blobs[wanted], wanted)
-                if link != after[1]:
-                    temporary = f"{self._link}.{os.getpid()}"
-                    os.symlink(self._dest, temporary)
-                    os.rename(temporary, self._link)
+                for link, found in zip(self._links, links):
+                    if found != after[1][0]:
+                        self._set_link(link)
         except OSError as error:
             raise from_errno(f"{error.filename or self._dest} cannot be changed", error.errno or 0) from None
         return result
+
+    def _set_link(self, link: str) -> None:
+        os.makedirs(os.path.dirname(link), mode=0o755, exist_ok=True)
+        temporary = f"{link}.{os.getpid()}"
+        os.symlink(self._dest, temporary)
+        os.rename(temporary, link)
 
     def _install(self, sent: str, wanted: str) -> None:
         with open(sent, "rb") as file:
@@ -88,10 +96,12 @@ class Installation:
             os.close(number)
 
     def _remove(self) -> None:
-        for path in (self._link, self._dest):
+        for path in (*self._links, self._dest):
             if os.path.lexists(path):
                 os.unlink(path)
-        try:
-            os.rmdir(os.path.dirname(self._dest))
-        except OSError:
-            pass  # it is not ours alone
+        # Directories that are not ours alone stay; facts.d is made for a fact.
+        for directory in (os.path.dirname(self._dest), *(os.path.dirname(link) for link in self._links if link.endswith(FACT))):
+            try:
+                os.rmdir(directory)
+            except OSError:
+                pass

@@ -11,7 +11,7 @@ short_description: Install the command bpf-oom, which loads the persisted polici
 version_added: 0.1.0
 description:
   - Packs the collection's own host side into one executable file, the same bytes on every controller, and installs it.
-  - "The command knows C(apply), C(status), C(unload) and C(verify)."
+  - "The command knows C(apply), C(status), C(decisions), C(unload), C(verify) and C(kill-log)."
 extends_documentation_fragment:
   - linuxmm.bpf_oom.attributes
   - linuxmm.bpf_oom.attributes.action
@@ -24,8 +24,15 @@ options:
     description: The symbolic link to it, on the search path.
     type: path
     default: /usr/sbin/bpf-oom
+  fact:
+    description:
+      - Another symbolic link to it, as a local fact, such as C(/etc/ansible/facts.d/bpf_oom.fact). Whoever gathers facts finds
+        what C(bpf-oom status --json) says as C(ansible_local.bpf_oom) then. Empty for none.
+      - Without it, an existing link is left alone.
+    type: str
+    default: ''
   state:
-    description: Whether file and link shall be there.
+    description: Whether file and links shall be there.
     type: str
     choices: [present, absent]
     default: present
@@ -57,7 +64,7 @@ digest:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._install import Installation
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._install import FACT, Installation
 
 
 def main() -> None:
@@ -66,6 +73,7 @@ def main() -> None:
         argument_spec={
             "dest": {"type": "path", "default": "/usr/lib/linuxmm-bpf-oom/bpf-oom.pyz"},
             "link": {"type": "path", "default": "/usr/sbin/bpf-oom"},
+            "fact": {"type": "str", "default": ""},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "_digest": {"type": "str"},
             "_blobs": {"type": "dict"},
@@ -74,8 +82,12 @@ def main() -> None:
     )
     if module.params["_digest"] is None:
         module.fail_json(msg="boot_cli needs its action plugin; call it as linuxmm.bpf_oom.boot_cli from a play.")
+    fact = module.params["fact"]
+    if fact and not (fact.startswith("/") and fact.endswith(FACT)):
+        module.fail_json(msg=f"The fact {fact!r} is no local fact; give an absolute path that ends in {FACT}.")
+    links = [module.params["link"]] + ([fact] if fact else [])
     try:
-        result = Installation(module.params["dest"], module.params["link"]).ensure(
+        result = Installation(module.params["dest"], links).ensure(
             module.params["state"], module.params["_digest"], module.params["_blobs"] or {}, module.check_mode
         )
     except BpfOomError as error:

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""States of hosts and reports of a fleet, for the collection's playbooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._fleet import (
+    fleet_bad,
+    fleet_json,
+    fleet_junit,
+    fleet_lines,
+    host_result,
+)
+
+
+class FilterModule:
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "fleet_bad": fleet_bad,
+            "fleet_json": fleet_json,
+            "fleet_junit": fleet_junit,
+            "fleet_lines": fleet_lines,
+            "host_result": host_result,
+        }

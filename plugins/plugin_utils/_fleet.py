@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a fleet looks like: from the results of modules on each host to one state a host, for people and for machines."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+from xml.etree import ElementTree
+
+#: Every host has one of these: as it must be; otherwise; not able to load policies; not to be asked; asked in vain.
+STATES = ("as_wanted", "drifted", "incapable", "unreachable", "failed")
+_WORDS = {
+    "as_wanted": "as wanted",
+    "drifted": "drifted",
+    "incapable": "no capable kernel",
+    "unreachable": "unreachable",
+    "failed": "failed",
+}
+# What XML 1.0 cannot hold, not even escaped.
+_NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def _changed(result: Mapping[str, Any] | None) -> bool:
+    return bool(result and result.get("changed"))
+
+
+def _drift(results: Mapping[str, Any]) -> list[dict[str, str]]:
+    found = [dict(each) for each in results["set"].get("drift") or []]
+    if _changed(results.get("command")):
+        found.append({"policy": "", "aspect": "command", "what": "the command bpf-oom is missing or another one"})
+    if _changed(results.get("unit")):
+        found.append({"policy": "", "aspect": "unit", "what": "the boot unit is missing or has other contents"})
+    unit = (results.get("info") or {}).get("boot_unit") or {"enabled": True}
+    if not unit["enabled"] and not _changed(results.get("unit")):
+        found.append({"policy": "", "aspect": "unit", "what": "the boot unit is not enabled"})
+    return found
+
+
+def host_result(results: Mapping[str, Any]) -> dict[str, Any]:
+    """One host, from what policy_set and others returned in check mode: `set`, `command`, `unit` and `info`.
+
+    Missing results are None. A host of which nothing is known has failed: it is never silently missing.
+    """
+    known = {name: value for name, value in results.items() if value}
+    made: dict[str, Any] = {"state": "failed", "why": "", "drift": [], "policies": {}, "kernel": None}
+    if any(value.get("unreachable") for value in known.values()):
+        why = next(value.get("msg") for value in known.values() if value.get("unreachable"))
+        return {**made, "state": "unreachable", "why": _line(why)}
+    for value in known.values():
+        if value.get("failed"):
+            return {**made, "why": _line(value.get("msg"))}
+    if "set" not in known:
+        return {**made, "why": "it gave no result"}
+    info = known.get("info", {})
+    capability = known["set"].get("capability") or info.get("capability") or {}
+    made["kernel"] = capability.get("kernel")
+    made["policies"] = info.get("policies") or known["set"].get("policies") or {}
+    problems = [each["sentence"] for each in capability.get("problems") or []]
+    drift = _drift({**known, "set": known["set"]})
+    made["drift"] = [each for each in drift if each["aspect"] != "capability"]
+    blocked = [each["what"] for each in drift if each["aspect"] == "capability"]
+    if made["drift"]:
+        return {**made, "state": "drifted", "why": f"{len(made['drift'])} differences"}
+    if blocked or not (capability.get("oom") and capability.get("psi")):
+        return {**made, "state": "incapable", "why": _line(" ".join(blocked or problems) or "it cannot load policies")}
+    return {**made, "state": "as_wanted"}
+
+
+def _line(text: Any) -> str:
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in str(text or "")).split())
+
+
+def fleet_lines(hosts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """For people: the worst first, each difference with its policy and aspect, and how many hosts are how."""
+    lines = []
+    for state in reversed(STATES[1:]):
+        for name, host in sorted(hosts.items()):
+            if host["state"] != state:
+                continue
+            lines.append(f"{name}: {_WORDS[state]}" + (f": {host['why']}" if host["why"] else ""))
+            for each in host["drift"]:
+                whose = f"{_line(each['policy'])}, " if each["policy"] else ""
+                lines.append(f"  {whose}{each['aspect']}: {_line(each['what'])}")
+    counts = {state: sum(host["state"] == state for host in hosts.values()) for state in STATES}
+    lines.append(", ".join(f"{number} {_WORDS[state]}" for state, number in counts.items() if number) or "no hosts")
+    return lines
+
+
+def fleet_junit(hosts: Mapping[str, Mapping[str, Any]], accept: Iterable[str] = ()) -> str:
+    """One test case a host. States in `accept` are skipped instead of failed."""
+    accepted = set(accept)
+    bad = [name for name, host in hosts.items() if host["state"] not in {"as_wanted", *accepted}]
+    errors = [name for name in bad if hosts[name]["state"] in ("unreachable", "failed")]
+    suite = ElementTree.Element(
+        "testsuite",
+        name="linuxmm.bpf_oom.drift",
+        tests=str(len(hosts)),
+        failures=str(len(bad) - len(errors)),
+        errors=str(len(errors)),
+        skipped=str(sum(host["state"] in accepted and host["state"] != "as_wanted" for host in hosts.values())),
+    )
+    for name, host in sorted(hosts.items()):
+        case = ElementTree.SubElement(suite, "testcase", classname="linuxmm.bpf_oom.drift", name=_xml(name))
+        if host["state"] == "as_wanted":
+            continue
+        kind = "skipped" if host["state"] in accepted else "error" if name in errors else "failure"
+        found = ElementTree.SubElement(case, kind, message=_xml(f"{_WORDS[host['state']]}: {host['why']}"))
+        found.text = _xml("\n".join(f"{each['policy']} {each['aspect']}: {each['what']}".strip() for each in host["drift"]))
+    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _xml(text: str) -> str:
+    return _NO_XML.sub("?", text)
+
+
+def fleet_json(hosts: Mapping[str, Mapping[str, Any]]) -> str:
+    """For machines: the hosts by name, and how many are how."""
+    counts = {state: sum(host["state"] == state for host in hosts.values()) for state in STATES}
+    return json.dumps({"version": 1, "counts": counts, "hosts": hosts}, indent=1, sort_keys=True) + "\n"
+
+
+def fleet_bad(hosts: Mapping[str, Mapping[str, Any]], accept: Iterable[str] = ()) -> list[str]:
+    """The hosts on whose account a check of the fleet has to fail."""
+    return sorted(name for name, host in hosts.items() if host["state"] not in {"as_wanted", *accept})
+
+
+__all__ = ["STATES", "fleet_bad", "fleet_json", "fleet_junit", "fleet_lines", "host_result"]

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every host of a fleet has a state, and no host's words can break a report."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._fleet import (
+    fleet_bad,
+    fleet_json,
+    fleet_junit,
+    fleet_lines,
+    host_result,
+)
+
+CAPABLE = {"oom": True, "psi": True, "kernel": "6.12", "problems": []}
+INCAPABLE = {"oom": False, "psi": False, "kernel": "6.1", "problems": [{"sentence": "This kernel has no bpf_oom_ops; boot one."}]}
+
+
+def results(**changes: Any) -> dict[str, Any]:
+    unit = {"boot_unit": {"installed": True, "enabled": True}, "policies": {}}
+    found: dict[str, Any] = {"set": {"changed": False, "drift": [], "capability": CAPABLE}, "info": unit}
+    return {**found, "command": {"changed": False}, "unit": {"changed": False}, **changes}
+
+
+def drifted(aspect: str, policy: str = "leaf", what: str = "it differs") -> dict[str, Any]:
+    return {"changed": True, "drift": [{"policy": policy, "aspect": aspect, "what": what}], "capability": CAPABLE}
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({}, "as_wanted"),
+        ({"set": drifted("parameter")}, "drifted"),
+        ({"set": drifted("foreign")}, "drifted"),
+        ({"command": {"changed": True}}, "drifted"),
+        ({"unit": {"changed": True}}, "drifted"),
+        ({"info": {"boot_unit": {"installed": True, "enabled": False}}}, "drifted"),
+        ({"set": {"drift": [], "capability": INCAPABLE}}, "incapable"),
+        ({"set": drifted("capability")}, "incapable"),
+        ({"set": {"unreachable": True, "msg": "no route"}}, "unreachable"),
+        ({"set": {"failed": True, "msg": "only root"}}, "failed"),
+        ({"info": {"failed": True, "msg": "gone"}}, "failed"),
+        ({"set": None}, "failed"),
+    ],
+)
+def test_every_host_has_a_state(changes: dict[str, Any], state: str) -> None:
+    found = host_result(results(**changes))
+    assert found["state"] == state
+    assert bool(found["why"]) == (state != "as_wanted")
+
+
+def test_a_host_of_which_nothing_is_known_has_failed() -> None:
+    assert host_result({}) == {"state": "failed", "why": "it gave no result", "drift": [], "policies": {}, "kernel": None}
+
+
+def test_a_host_that_is_only_prepared_can_still_drift() -> None:
+    both = drifted("capability")
+    both["drift"].append({"policy": "leaf", "aspect": "parameter", "what": "it is 5, wanted 6"})
+    found = host_result(results(set={**both, "capability": INCAPABLE}))
+    assert found["state"] == "drifted"
+    assert [each["aspect"] for each in found["drift"]] == ["parameter"]
+
+
+def test_a_unit_that_is_missing_is_one_difference() -> None:
+    found = host_result(results(unit={"changed": True}, info={"boot_unit": {"installed": False, "enabled": False}}))
+    assert [each["aspect"] for each in found["drift"]] == ["unit"]
+
+
+FLEET = {
+    "a": host_result(results()),
+    "b": host_result(results(set=drifted("order"))),
+    "c": host_result(results(set={"unreachable": True, "msg": "no\nroute"})),
+    "d": host_result(results(set={"drift": [], "capability": INCAPABLE})),
+}
+
+
+def test_lines_for_people_have_the_worst_first_and_a_count() -> None:
+    assert fleet_lines(FLEET) == [
+        "c: unreachable: no route",
+        "d: no capable kernel: This kernel has no bpf_oom_ops; boot one.",
+        "b: drifted: 1 differences",
+        "  leaf, order: it differs",
+        "1 as wanted, 1 drifted, 1 no capable kernel, 1 unreachable",
+    ]
+
+
+def test_what_a_check_fails_for() -> None:
+    assert fleet_bad(FLEET) == ["b", "c", "d"]
+    assert fleet_bad(FLEET, ["incapable"]) == ["b", "c"]
+
+
+def test_json_has_every_host() -> None:
+    data = json.loads(fleet_json(FLEET))
+    assert sorted(data["hosts"]) == ["a", "b", "c", "d"]
+    assert data["counts"] == {"as_wanted": 1, "drifted": 1, "incapable": 1, "unreachable": 1, "failed": 0}
+
+
+def test_junit_has_one_case_a_host() -> None:
+    suite = ElementTree.fromstring(fleet_junit(FLEET, ["incapable"]))
+    kinds = {case.get("name"): [each.tag for each in case] for case in suite}
+    assert kinds == {"a": [], "b": ["failure"], "c": ["error"], "d": ["skipped"]}
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors"), suite.get("skipped")) == ("4", "1", "1", "1")
+
+
+@pytest.mark.parametrize("evil", ["\x1b[2J", "</testcase>", "\x00", "\ud800", "a\nb", "]]>", '"&'])
+def test_no_hosts_words_break_a_report(evil: str) -> None:
+    fleet = {"h": host_result(results(set=drifted("parameter", what=evil, policy=evil)))}
+    assert len(ElementTree.fromstring(fleet_junit(fleet))) == 1
+    assert json.loads(fleet_json(fleet))["hosts"]["h"]["drift"][0]["what"] == evil
+    assert all("\n" not in line and "\x1b" not in line for line in fleet_lines(fleet))
