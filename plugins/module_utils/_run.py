@@ -34,6 +34,9 @@ def run(request: Request, check: bool, engine: Engine | None = None) -> dict[str
             if request["on_incapable"] == "skip":
                 outcome = Outcome(False, {"before": "", "after": ""}, engine.describe(survey), [])
                 outcome.warnings.append(f"Nothing was done on this host: {problem.sentence}")
+                outcome.drift = [
+                    {"policy": name, "aspect": "capability", "what": found.sentence} for name, found in sorted(blocked.items())
+                ]
                 return _result(outcome, capability)
             warnings.append(f"Persisted, but '{name}' is not loaded: {problem.sentence}")
         needs = Needs(engine, survey, request["blobs"], check)

@@ -41,9 +41,10 @@ def _drift(results: Mapping[str, Any]) -> list[dict[str, str]]:
 def host_result(results: Mapping[str, Any]) -> dict[str, Any]:
     """One host, from what policy_set and others returned in check mode: `set`, `command`, `unit` and `info`.
 
-    Missing results are None. A host of which nothing is known has failed: it is never silently missing.
+    Missing results are None. `skips` says that the role leaves a host alone that cannot load policies, so that nothing else of
+    it can differ. A host of which nothing is known has failed: it is never silently missing.
     """
-    known = {name: value for name, value in results.items() if value}
+    known = {name: value for name, value in results.items() if value and name != "skips"}
     made: dict[str, Any] = {"state": "failed", "why": "", "drift": [], "policies": {}, "kernel": None}
     if any(value.get("unreachable") for value in known.values()):
         why = next(value.get("msg") for value in known.values() if value.get("unreachable"))
@@ -59,12 +60,14 @@ def host_result(results: Mapping[str, Any]) -> dict[str, Any]:
     made["policies"] = info.get("policies") or known["set"].get("policies") or {}
     problems = [each["sentence"] for each in capability.get("problems") or []]
     drift = _drift({**known, "set": known["set"]})
-    made["drift"] = [each for each in drift if each["aspect"] != "capability"]
     blocked = [each["what"] for each in drift if each["aspect"] == "capability"]
+    if not (blocked and results.get("skips")):
+        made["drift"] = [each for each in drift if each["aspect"] != "capability"]
     if made["drift"]:
         return {**made, "state": "drifted", "why": f"{len(made['drift'])} differences"}
     if blocked or not (capability.get("oom") and capability.get("psi")):
-        return {**made, "state": "incapable", "why": _line(" ".join(blocked or problems) or "it cannot load policies")}
+        why = dict.fromkeys(blocked or problems)  # one reason may hold for several policies
+        return {**made, "state": "incapable", "why": _line(" ".join(why) or "it cannot load policies")}
     return {**made, "state": "as_wanted"}
 
 

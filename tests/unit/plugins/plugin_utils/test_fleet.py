@@ -65,6 +65,11 @@ def test_a_host_that_is_only_prepared_can_still_drift() -> None:
     assert [each["aspect"] for each in found["drift"]] == ["parameter"]
 
 
+def test_a_host_that_the_role_skips_has_nothing_else() -> None:
+    found = host_result(results(set=drifted("capability"), command={"changed": True}, unit={"changed": True}, skips=True))
+    assert (found["state"], found["drift"]) == ("incapable", [])
+
+
 def test_a_unit_that_is_missing_is_one_difference() -> None:
     found = host_result(results(unit={"changed": True}, info={"boot_unit": {"installed": False, "enabled": False}}))
     assert [each["aspect"] for each in found["drift"]] == ["unit"]
