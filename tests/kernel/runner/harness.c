@@ -431,16 +431,20 @@ void check_alive(struct hog *hog)
 
 /* Spawners */
 
+#define MAX_CHILDREN	16
+
 struct spawned {
 	volatile bool stop;
 	volatile uint64_t deaths, odd;
 	volatile int odd_status;	/* the last of them, -1: a cgroup */
+	volatile bool filled[MAX_CHILDREN];	/* squeezed ones, that have what they want */
 };
 
-#define MAX_CHILDREN	16
+#define SQUEEZED_PAGES	64
 
-static void spawn_child(const char *cgroup, int mib)
+static void spawn_child(const char *cgroup, int mib, volatile bool *filled)
 {
+	size_t size = filled ? SQUEEZED_PAGES * 4096 : mib * MIB;
 	char *memory;
 
 	prctl(PR_SET_NAME, "spawned");
@@ -448,12 +452,15 @@ static void spawn_child(const char *cgroup, int mib)
 	if (!write_file("/proc/self/oom_score_adj", "0") ||
 	    !write_file(cg_path(cgroup, "cgroup.procs"), "0"))
 		_exit(4);
-	memory = mmap(NULL, mib * MIB, PROT_READ | PROT_WRITE,
-		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (memory == MAP_FAILED)
 		_exit(5);
-	for (uint64_t at = 0; at < mib * MIB; at += 4096)
+	for (size_t at = 0; at < size; at += 4096)
 		memory[at] = 1;
+	while (filled) {
+		*filled = true;
+		pause();
+	}
 	_exit(3);	/* nobody killed it: there was no OOM */
 }
 
@@ -469,7 +476,29 @@ static void told_to_stop(int signal)
 	(void)signal;
 }
 
-/* `spawn CGROUP CHILDREN MIB CHURN FILE` */
+/*
+ * Take away the memory of children that have filled theirs: many OOMs in a row, without a
+ * reclaim before each. The first that is dead by then, waited for if need be.
+ */
+static pid_t squeeze(struct spawned *shared, const char *cgroup, int children, int *status)
+{
+	pid_t dead;
+	int i;
+
+	for (i = 0; i < children; i++) {
+		while (!shared->filled[i]) {
+			dead = waitpid(-1, status, WNOHANG);
+			if (dead || shared->stop)
+				return dead;
+			pause_ms(1);
+		}
+	}
+	cg_set(cgroup, "memory.max", MIB);
+	cg_write(cgroup, "memory.max", "max");
+	return waitpid(-1, status, 0);
+}
+
+/* `spawn CGROUP CHILDREN MIB CHURN FILE`; without MIB they are squeezed */
 int spawner_main(int argc, char **argv)
 {
 	struct { pid_t pid; char cgroup[128]; } slot[MAX_CHILDREN] = {};
@@ -501,30 +530,38 @@ int spawner_main(int argc, char **argv)
 			} else {
 				snprintf(slot[i].cgroup, sizeof(slot[i].cgroup), "%s", argv[2]);
 			}
+			shared->filled[i] = false;
 			slot[i].pid = fork();
 			if (!slot[i].pid)
-				spawn_child(slot[i].cgroup, mib);
+				spawn_child(slot[i].cgroup, mib, mib ? NULL : &shared->filled[i]);
 		}
 		if (shared->stop)
 			for (i = 0; i < children; i++)
 				if (slot[i].pid)
 					kill(slot[i].pid, SIGKILL);
-		dead = waitpid(-1, &status, 0);
-		if (dead < 0 && errno == EINTR)
+		if (mib || shared->stop)
+			dead = waitpid(-1, &status, 0);
+		else
+			dead = squeeze(shared, argv[2], children, &status);
+		if (!dead || (dead < 0 && errno == EINTR))
 			continue;	/* told to stop */
 		if (dead < 0)
 			return 0;	/* stopped, and all gone */
-		if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
-			shared->deaths++;
-		else
-			odd_end(shared, status);
-		for (i = 0; i < children; i++) {
-			if (slot[i].pid != dead)
-				continue;
-			slot[i].pid = 0;
-			if (churn && !wait_for(!rmdir(cg_path(slot[i].cgroup, ""))))
-				odd_end(shared, -1);
-		}
+		/* With all that are dead, as a squeeze takes many. */
+		do {
+			if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
+				shared->deaths++;
+			else
+				odd_end(shared, status);
+			for (i = 0; i < children; i++) {
+				if (slot[i].pid != dead)
+					continue;
+				slot[i].pid = 0;
+				if (churn && !wait_for(!rmdir(cg_path(slot[i].cgroup, ""))))
+					odd_end(shared, -1);
+			}
+			dead = waitpid(-1, &status, WNOHANG);
+		} while (dead > 0);
 	}
 }
 

@@ -20,6 +20,7 @@
 #define DEATHS_PER_STEP	20	/* at least; a long storm changes the policies as often as 240 times */
 #define STEPS		240
 #define POOLS		6
+#define FIRST_SQUEEZED	4	/* pools whose limit is lowered once they are full */
 /*
  * What a kernel keeps pinned now and then, for a while and without any policy: Linux 7.3 was
  * seen to, in one of four storms. A leak of ours would grow with the cgroups that were
@@ -83,7 +84,7 @@ static void storm(void)
 	struct hog protected[POOLS];
 	struct spawner spawners[POOLS];
 	struct policy chain[2] = {}, next, psi = {};
-	unsigned long long deaths = 0, odd = 0, kills = 0, events = 0, watched = 0, last = 0;
+	unsigned long long deaths = 0, squeezed = 0, odd = 0, kills = 0, events = 0, watched = 0, last = 0;
 	long long oom_kills = vmstat("oom_kill"), dying, wanted = STORM_DEATHS;
 	const char *argument = getenv("storm");
 	uint64_t silent_since = now_ms();
@@ -98,9 +99,10 @@ static void storm(void)
 	for (i = 0; i < POOLS; i++) {
 		snprintf(names[i], sizeof(names[i]), "t/pool%d", i);
 		cg_make(names[i], true);
-		cg_set(names[i], "memory.max", (3 + i % 3) * MIB);
+		if (i < FIRST_SQUEEZED)
+			cg_set(names[i], "memory.max", (3 + i % 3) * MIB);
 		/* Some pools are slowed down on their way, so that there is pressure. */
-		if (i % 2)
+		if (i < FIRST_SQUEEZED && i % 2)
 			cg_set(names[i], "memory.high", (3 + i % 3) * MIB - MIB / 2);
 		cg_set(names[i], "memory.swap.max", 0);
 		snprintf(kept[i], sizeof(kept[i]), "t/pool%d/kept", i);
@@ -111,6 +113,10 @@ static void storm(void)
 		spawners[i] = (struct spawner){
 			.cgroup = names[i], .children = 1 + i % 3, .mib = 8, .churn = true,
 		};
+		if (i >= FIRST_SQUEEZED) {
+			spawners[i].children = 12;
+			spawners[i].mib = 0;
+		}
 		spawner_start(&spawners[i]);
 	}
 
@@ -165,6 +171,8 @@ static void storm(void)
 	for (deaths = 0, i = 0; i < POOLS; i++) {
 		spawner_stop(&spawners[i]);
 		deaths += spawner_deaths(&spawners[i]);
+		if (i >= FIRST_SQUEEZED)
+			squeezed += spawner_deaths(&spawners[i]);
 		odd += spawner_odd(&spawners[i]);
 	}
 	count_in(&chain[0], "nr_kills", &kills);
@@ -199,9 +207,9 @@ static void storm(void)
 	check(cg_field("", "cgroup.stat", "nr_dying_descendants") <= dying + PINNED,
 	      "dying cgroups are back to their number", "as before, and 2 at most", "%lld, were %lld", cg_field("", "cgroup.stat", "nr_dying_descendants"), dying);
 	check(wait_for(!count_threads("psimon")), "no psimon thread is left", "0", "%d", count_threads("psimon"));
-	note("%llu deaths, %lld OOM kills (%llu by policies that were seen to their end), policies changed %d times, "
+	note("%llu deaths, %llu of them by a lowered limit, %lld OOM kills (%llu by policies that were seen to their end), policies changed %d times, "
 	     "%llu cgroups watched, %llu pressure events, %lld dying cgroups before and %lld after",
-	     deaths, oom_kills, kills, step, watched, events, dying,
+	     deaths, squeezed, oom_kills, kills, step, watched, events, dying,
 	     cg_field("", "cgroup.stat", "nr_dying_descendants"));
 }
 
