@@ -7,10 +7,17 @@ import errno
 import os
 
 
+def printable(text: str) -> str:
+    """The text with everything escaped that is neither letter, digit, sign nor space."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text)
+
+
 class BpfOomError(Exception):
     """A refusal or failure that a person can act on; `details` holds logs, never needed to understand it."""
 
     def __init__(self, cause: str, remedy: str, details: str = "") -> None:
+        # Whatever a name or a file brought along: one line, and nothing that writes to a terminal.
+        cause, remedy = printable(cause), printable(remedy)
         # The names of programs and libraries keep their small letters.
         first = cause[:1] if cause.startswith(("libbpf", "clang", "llvm")) else cause[:1].upper()
         super().__init__(f"{first}{cause[1:]}; {remedy}.")

@@ -46,6 +46,14 @@ _MULTIPLE = "is a multiple of"
 _DISJOINT = "shares nothing with"
 
 
+def _length(text: str) -> int:
+    """In bytes; a text that is none is too long for everything."""
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        return 1 << 31
+
+
 def check_name(name: Any) -> str:
     if not isinstance(name, str) or not _NAME.match(name):
         raise BpfOomError(
@@ -60,8 +68,10 @@ def check_glob(path: str) -> str:
     what = f"the cgroup path {path!r}"
     if not path.startswith("/"):
         raise BpfOomError(f"{what} is not absolute", "write it from the top of the hierarchy, as in /system.slice/db@*.service")
-    if len(path.encode()) > GLOB_MAX:
-        raise BpfOomError(f"{what} is longer than {GLOB_MAX} bytes", "shorten it with '*', or name a cgroup further up")
+    if _length(path) > GLOB_MAX:
+        raise BpfOomError(
+            f"{what} is longer than {GLOB_MAX} bytes of UTF-8, or none", "shorten it with '*', or name a cgroup further up"
+        )
     if any(ord(character) < 32 or ord(character) == 127 for character in path):
         raise BpfOomError(f"{what} holds a control character", "remove it, no cgroup's name can have it")
     for component in path.split("/")[1:] if path != "/" else ():
@@ -102,7 +112,7 @@ def check_selector(text: Any, kinds: Sequence[str] = _KINDS[1:]) -> Tuple[str, i
     if kind == "cgroup":
         return kind, 0, 0, check_glob(text)
     if kind == "name":
-        if not rest or len(rest.encode()) > _COMM_MAX or "\0" in rest or "\n" in rest:
+        if not rest or _length(rest) > _COMM_MAX or "\0" in rest or "\n" in rest:
             raise BpfOomError(
                 f"{text!r} can be no process name",
                 f"give 1 to {_COMM_MAX} bytes, as the kernel shows them in /proc/PID/comm",
