@@ -6,7 +6,7 @@ TIERS := $(ENV) tests/tools/tiers
 
 .DEFAULT_GOAL := help
 .PHONY: help setup kernel kernel-debug kernel-deb image demo lint unit test-kernel test-kernel-debug test-kernel-faults \
-	molecule molecule-operations molecule-drift test test-long bench-kernel clean
+	molecule molecule-operations molecule-drift molecule-faults test test-long bench-kernel clean
 
 # What kernel/build reads may be given to make, too: make kernel SERIES=7.3
 export SERIES LINUX_SRC FLAVOUR CONFIG
@@ -59,12 +59,15 @@ molecule-operations: ## drills and the kill log on a Debian 13 machine
 molecule-drift: ## what is changed behind Ansible's back is found and healed
 	@$(TIERS) molecule-drift
 
+molecule-faults: ## full disks, damaged files, unprivileged users, two controllers at once
+	@$(TIERS) molecule-faults
+
 test: ## lint, unit, test-kernel and molecule, and a count; more of the kernel where that changed
 	@$(TIERS) lint unit kernel molecule --when-changed
 
 test-long: ## everything: both series, step by step, plain, debug, faults put back, long storms
-	@$(TIERS) lint unit kernel molecule molecule-operations molecule-drift kernel-7.3 kernel-plain molecule-plain \
-		kernel-debug kernel-storm kernel-trees kernel-faults kernel-faults-7.3 series
+	@$(TIERS) lint unit kernel molecule molecule-operations molecule-drift molecule-faults kernel-7.3 kernel-plain \
+		molecule-plain kernel-debug kernel-storm kernel-trees kernel-faults kernel-faults-7.3 series
 
 clean: ## remove the cache: everything built and downloaded
 	rm -rf -- "$${BPF_OOM_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/linuxmm-bpf-oom}"
