@@ -25,7 +25,7 @@ from ._drift import Loaded, Reason, idle, load_reasons, observes, persist_reason
 from ._errors import BpfOomError, from_errno
 from ._libbpf import Library
 from ._manifest import KINDS, Manifest, sort_key
-from ._params import show
+from ._params import check_name, show
 from ._paths import UNIT, Paths
 from ._store import Store, StoredSet, host_lock
 
@@ -373,6 +373,37 @@ class Engine:
         with open(path + ".new", "w", encoding="utf-8") as file:
             json.dump(data, file, indent=1, sort_keys=True)
         os.rename(path + ".new", path)
+
+    def keep(self, name: str, check: bool = False) -> bool:
+        """Keep the persisted set under a name; whether that changes anything."""
+        check_name(name)
+        stored = self.store.read_set()
+        wrong = stored.problem or next(iter(stored.broken.values()), "")
+        if wrong:
+            raise BpfOomError(f"the persisted set is damaged and cannot be kept: {wrong}", "run the play again, it mends the set")
+        same = name in self.store.kept() and self.store.read_set(name).manifests == stored.manifests
+        if not same and not check:
+            self.store.keep(name)
+        return not same
+
+    def restore(self, name: str, check: bool = False) -> Outcome:
+        """Make a kept set the persisted and loaded one, as any other change is made."""
+        if name not in self.store.kept():
+            raise BpfOomError(f"no set is kept as '{name}' on this host", f"name one of {', '.join(self.store.kept()) or 'none'}")
+        kept = self.store.read_set(name)
+        wrong = kept.problem or next(iter(kept.broken.values()), "")
+        if wrong:
+            raise BpfOomError(f"the set kept as '{name}' is damaged: {wrong}", "set the policies by a play")
+        survey = self.survey()
+        wish = complete_wish(survey, kept.manifests.values(), set(), exclusive=True)
+        blocked = self.blocked(survey, {each.name: each.kind for each in kept.manifests.values()}, check)
+        return self.apply(survey, wish, blocked, check)
+
+    def forget(self, name: str, check: bool = False) -> bool:
+        there = name in self.store.kept()
+        if there and not check:
+            self.store.forget(name)
+        return there
 
     def unload_all(self, check: bool = False) -> list[str]:
         """Drop every pin of ours; needs neither libbpf nor a capable kernel."""

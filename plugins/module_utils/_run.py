@@ -50,6 +50,23 @@ def run(request: Request, check: bool, engine: Engine | None = None) -> dict[str
         return _result(outcome, capability)
 
 
+def back_up(name: str, state: str, check: bool, engine: Engine | None = None) -> dict[str, Any]:
+    """What the module policy_backup returns."""
+    engine = engine or Engine()
+    with engine.locked(check):
+        if state == "restored":
+            outcome = engine.restore(name, check)
+            # Only what this host cannot load: anything else that fails undoes the whole change.
+            outcome.warnings += [
+                f"Persisted, but '{policy}' is not loaded: {why}" for policy, why in sorted(outcome.failed.items())
+            ]
+            return _result(outcome, {})
+        changed = engine.keep(name, check) if state == "kept" else engine.forget(name, check)
+        what = f"a set kept as {name}\n"
+        before, after = ("", what) if state == "kept" else (what, "")
+        return {"changed": changed, "diff": {"before": before if changed else after, "after": after}, "policies": {}, "drift": []}
+
+
 def _result(outcome: Outcome, capability: dict[str, Any]) -> dict[str, Any]:
     return {
         "changed": outcome.changed,

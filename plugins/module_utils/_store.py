@@ -24,6 +24,7 @@ from ._paths import Paths
 
 LOCK_SECONDS = 60.0
 _CURRENT = re.compile(r"sets/([0-9a-f]{64})\Z")
+_KEPT = re.compile(r"[a-z][a-z0-9_-]{0,47}\Z")
 _OBJECT = re.compile(r"([0-9a-f]{64})\.o\Z")
 
 
@@ -156,6 +157,15 @@ def _unlink(name: str, dir_fd: int) -> None:
         pass  # gone is what was wanted
 
 
+def _point(name: str, target: str, dir_fd: int) -> None:
+    """Make a link point to the target in one step."""
+    temporary = f".{name}.new"
+    _unlink(temporary, dir_fd)
+    os.symlink(target, temporary, dir_fd=dir_fd)
+    os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    os.fsync(dir_fd)
+
+
 class Store:
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
@@ -195,36 +205,59 @@ class Store:
     def exists(self) -> bool:
         return os.path.lexists(self._paths.state)
 
-    def read_set(self) -> StoredSet:
+    def read_set(self, kept: str = "") -> StoredSet:
+        """The set that counts, or one that was kept under a name; empty when there is none."""
         found = StoredSet()
-        with self._directory() as top:
+        with self._directory(*(["kept"] if kept else [])) as top:
             if top is None:
                 return found
+            shown = f"{self._paths.state}/{'kept/' + kept if kept else 'current'}"
             try:
-                target = os.readlink("current", dir_fd=top)
+                target = os.readlink(kept or "current", dir_fd=top)
             except FileNotFoundError:
                 return found
             except OSError:
                 target = ""
             match = _CURRENT.match(target)
             if not match:
-                found.problem = f"{self._paths.state}/current does not point to a set"
+                found.problem = f"{shown} does not point to a set"
                 return found
-        with self._directory("sets", match.group(1)) as number:
+        self._fill(found, match.group(1))
+        return found
+
+    def _fill(self, found: StoredSet, name: str) -> None:
+        with self._directory("sets", name) as number:
             if number is None:
-                found.problem = f"the persisted set {target} is missing"
-                return found
+                found.problem = f"the persisted set sets/{name} is missing"
+                return
             texts = {}
             for file in sorted(os.listdir(number)):
-                name = file[: -len(".json")]
+                policy = file[: -len(".json")]
                 try:
-                    texts[name] = _read(file, number, f"{self._paths.state}/{target}/{file}").decode("utf-8")
-                    found.manifests[name] = parse(texts[name], name)
+                    texts[policy] = _read(file, number, f"{self._paths.state}/sets/{name}/{file}").decode("utf-8")
+                    found.manifests[policy] = parse(texts[policy], policy)
                 except (BpfOomError, UnicodeDecodeError) as error:
-                    found.broken[name] = str(error)
-            if set_digest(texts) != match.group(1):
+                    found.broken[policy] = str(error)
+            if set_digest(texts) != name:
                 found.problem = "a manifest was changed or removed behind our back, the set no longer has its digest"
-        return found
+
+    def kept(self) -> list[str]:
+        """The names under which sets are kept."""
+        with self._directory("kept") as number:
+            return sorted(name for name in os.listdir(number) if _KEPT.match(name)) if number is not None else []
+
+    def keep(self, name: str) -> None:
+        """Keep the set that counts under a name, with its objects, until it is forgotten; with none, the empty one."""
+        manifests = self.read_set().manifests.values()
+        target = self._write_set(manifests)
+        with self._made("kept") as number:
+            _point(name, target, number)
+
+    def forget(self, name: str) -> None:
+        with self._directory("kept") as number:
+            if number is not None:
+                _unlink(name, number)
+        self.collect_garbage()
 
     def object_bytes(self, manifest: Manifest) -> bytes:
         """The object of a manifest, checked against its digest."""
@@ -255,6 +288,12 @@ class Store:
 
     def switch(self, manifests: Iterable[Manifest]) -> None:
         """Make this the persisted set: written aside, synced, then one rename."""
+        target = self._write_set(manifests)
+        with self._made() as top:
+            _point("current", target, top)
+
+    def _write_set(self, manifests: Iterable[Manifest]) -> str:
+        """Where the set is then, as links name it."""
         texts = {manifest.name: manifest.text() for manifest in manifests}
         name = set_digest(texts)
         with self._made("sets", name) as number:
@@ -264,28 +303,25 @@ class Store:
                     _unlink(file, number)
             for policy, text in texts.items():
                 write_atomic(f"{policy}.json", text.encode(), number)
-        with self._made() as top:
-            with self._made("sets") as sets:
-                os.fsync(sets)
-            temporary = ".current.new"
-            _unlink(temporary, top)
-            os.symlink(f"sets/{name}", temporary, dir_fd=top)
-            os.rename(temporary, "current", src_dir_fd=top, dst_dir_fd=top)
-            os.fsync(top)
+        with self._made("sets") as sets:
+            os.fsync(sets)
+        return f"sets/{name}"
 
     def collect_garbage(self) -> None:
-        """Remove the sets that do not count and the objects that no manifest names."""
-        with self._directory() as top:
-            if top is None:
-                return
-            try:
-                kept = os.readlink("current", dir_fd=top)[len("sets/") :]
-            except FileNotFoundError:
-                kept = ""
-        used = {manifest.inputs for manifest in self.read_set().manifests.values()}
+        """Remove the sets that neither count nor are kept, and the objects that no manifest of those names."""
+        if not self.exists():
+            return
+        names, used = set(), set()
+        for kept in ("", *self.kept()):
+            with self._directory(*(["kept"] if kept else [])) as top:
+                try:
+                    names.add(os.readlink(kept or "current", dir_fd=top)[len("sets/") :])
+                except OSError:
+                    continue  # there is none, or it is no link and read_set() tells of it
+            used |= {manifest.inputs for manifest in self.read_set(kept).manifests.values()}
         with self._directory("sets") as sets:
             for name in os.listdir(sets) if sets is not None else ():
-                if name != kept:
+                if name not in names:
                     shutil.rmtree(os.path.join(self._paths.state, "sets", name))
         with self._directory("objects") as objects:
             for name in os.listdir(objects) if objects is not None else ():

@@ -17,7 +17,7 @@ from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import Bpf
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._loader import matching_cgroups, refuse_many
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._manifest import Manifest, bundle_digest, digest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Paths
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._run import run
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._run import back_up, run
 from ansible_collections.linuxmm.bpf_oom.tests.unit.plugins.module_utils.common import manifest
 
 FILES = {"own.bpf.c": "int f(void) { return 1; }\n"}
@@ -285,3 +285,75 @@ def test_pins_without_a_policy_are_told_of_and_removed(host: Host) -> None:
     assert host.ensure({})["changed"]
     assert not pins.exists()
     assert not host.ensure({})["changed"]
+
+
+def limited(host: Host, limit: int) -> dict[str, Any]:
+    return {"own": host.by_controller(params={"limit": {"type": "u32", "value": limit}})}
+
+
+def persisted(host: Host) -> dict[str, Any]:
+    return {name: found.params["limit"]["value"] for name, found in Engine(host.paths).store.read_set().manifests.items()}
+
+
+def back(host: Host, state: str, check: bool = False, name: str = "rollout") -> dict[str, Any]:
+    return back_up(name, state, check, Engine(host.paths))
+
+
+def test_a_kept_set_comes_back_with_its_objects(host: Host) -> None:
+    host.ensure(limited(host, 3))
+    before = host.tree()
+    assert back(host, "kept", check=True)["changed"] and host.tree() == before
+    assert back(host, "kept")["changed"] and not back(host, "kept")["changed"]
+    host.ensure({}, exclusive=True)
+    assert persisted(host) == {}
+    # Nobody sends anything: the object is still there.
+    foretold = back(host, "restored", check=True)
+    assert foretold["changed"] and persisted(host) == {}
+    assert back(host, "restored")["diff"] == foretold["diff"]
+    assert persisted(host) == {"own": 3}
+    assert not back(host, "restored")["changed"]
+
+
+def test_restoring_undoes_a_change_and_what_was_added(host: Host) -> None:
+    host.ensure(limited(host, 3))
+    back(host, "kept")
+    host.ensure({**limited(host, 4), "more": host.by_controller()})
+    assert persisted(host) == {"own": 4, "more": 3}
+    drift = back(host, "restored")["drift"]
+    assert ("own", "parameter") in [(each["policy"], each["aspect"]) for each in drift]
+    assert persisted(host) == {"own": 3}
+
+
+def test_a_host_without_policies_can_be_kept_and_restored(host: Host) -> None:
+    assert back(host, "kept")["changed"]
+    host.ensure(limited(host, 3))
+    back(host, "restored")
+    assert persisted(host) == {}
+
+
+def test_a_forgotten_set_leaves_nothing(host: Host) -> None:
+    host.ensure(limited(host, 3))
+    back(host, "kept")
+    host.ensure({}, exclusive=True)
+    assert [path for path in host.tree() if path.endswith(".o")]
+    assert back(host, "absent")["changed"] and not back(host, "absent")["changed"]
+    assert not [path for path in host.tree() if path.endswith(".o")]
+    with pytest.raises(BpfOomError, match="No set is kept as 'rollout'"):
+        back(host, "restored")
+
+
+@pytest.mark.parametrize("name", ["", "../x", "A", "a/b", ".x"])
+def test_names_of_kept_sets(host: Host, name: str) -> None:
+    with pytest.raises(BpfOomError, match="is no policy name"):
+        back(host, "kept", name=name)
+    assert not back(host, "absent", name=name)["changed"]
+
+
+def test_a_damaged_set_is_neither_kept_nor_restored(host: Host) -> None:
+    host.ensure(limited(host, 3))
+    back(host, "kept")
+    (Path(host.paths.state) / "current" / "own.json").write_text("{")
+    with pytest.raises(BpfOomError, match="damaged and cannot be kept"):
+        back(host, "kept")
+    with pytest.raises(BpfOomError, match="kept as 'rollout' is damaged"):
+        back(host, "restored")
