@@ -7,20 +7,28 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._fleet import (
+    before_change,
     fleet_bad,
     fleet_json,
     fleet_junit,
     fleet_lines,
     host_result,
+    kills_between,
+    not_acting,
+    observing,
 )
 
 
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
+            "before_change": before_change,
             "fleet_bad": fleet_bad,
             "fleet_json": fleet_json,
             "fleet_junit": fleet_junit,
             "fleet_lines": fleet_lines,
             "host_result": host_result,
+            "kills_between": kills_between,
+            "not_acting": not_acting,
+            "observing": observing,
         }

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -204,6 +205,8 @@ class Engine:
             "policies": self.describe(survey, decisions),
             "foreign": self._foreign(survey),
             "neighbours": neighbours(self.paths),
+            "room": room(self.paths),
+            "pressure": pressure(self.paths),
             "problems": problems,
             "boot_unit": boot_unit(self.paths),
             "libbpf": survey.capability.libbpf,
@@ -534,6 +537,28 @@ def neighbours(paths: Paths) -> list[str]:
         if comm in OTHER_KILLERS:
             found.add(comm)
     return sorted(found)
+
+
+def room(paths: Paths) -> dict[str, int | None]:
+    """Bytes that are free for the store and available as memory; None: it cannot be told."""
+    found: dict[str, int | None] = {"store": None, "memory": None}
+    try:
+        disk = os.statvfs(os.path.dirname(paths.state))
+        found["store"] = disk.f_bavail * disk.f_frsize
+        match = re.search(r"^MemAvailable:\s+(\d+) kB$", paths.read("/proc/meminfo"), re.MULTILINE)
+        found["memory"] = int(match[1]) * 1024 if match else None
+    except OSError:
+        pass
+    return found
+
+
+def pressure(paths: Paths) -> dict[str, float]:
+    """The averages of the system's memory pressure over a minute, in percent, by level; empty without PSI."""
+    try:
+        text = paths.read("/proc/pressure/memory")
+    except OSError:
+        return {}
+    return {level: float(value) for level, value in re.findall(r"^(some|full) .*avg60=([0-9.]+)", text, re.MULTILINE)}
 
 
 def boot_unit(paths: Paths) -> dict[str, bool]:

@@ -150,6 +150,14 @@ neighbours:
   returned: success
   type: list
   elements: str
+room:
+  description: Bytes that are free where policies are persisted, as C(store), and available as memory, as C(memory).
+  returned: success
+  type: dict
+pressure:
+  description: The system's memory pressure, averages over a minute in percent, as C(some) and C(full). Empty without PSI.
+  returned: success
+  type: dict
 problems:
   description: What is wrong with the persisted set as a whole, or left by an interrupted change.
   returned: success

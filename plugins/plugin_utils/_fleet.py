@@ -129,4 +129,62 @@ def fleet_bad(hosts: Mapping[str, Mapping[str, Any]], accept: Iterable[str] = ()
     return sorted(name for name, host in hosts.items() if host["state"] not in {"as_wanted", *accept})
 
 
-__all__ = ["STATES", "fleet_bad", "fleet_json", "fleet_junit", "fleet_lines", "host_result"]
+def observing(policies: Mapping[str, Any]) -> dict[str, Any]:
+    """The same policies, but all of them in observe mode."""
+    return {
+        name: {**policy, "params": {**(policy.get("params") or {}), "mode": "observe"}} if isinstance(policy, Mapping) else policy
+        for name, policy in policies.items()
+    }
+
+
+def before_change(info: Mapping[str, Any], store_mib: int, memory_mib: int) -> list[str]:
+    """Why a host is in no state for a change, from policy_info; its capability is policy_set's business."""
+    found = []
+    room = info.get("room") or {}
+    for what, wanted in (("store", store_mib), ("memory", memory_mib)):
+        if room.get(what) is not None and room[what] < wanted << 20:
+            found.append(f"{room[what] >> 20} MiB are free for the {what}, {wanted} MiB are wanted")
+    found += [f"{name} runs there, too, and kills by rules of its own" for name in info.get("neighbours") or []]
+    found += list(info.get("problems") or [])
+    found += [f"policy '{name}' has drifted: {_line(policy['why'])}" for name, policy in _drifted(info)]
+    return found
+
+
+def _drifted(info: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(name, policy) for name, policy in sorted((info.get("policies") or {}).items()) if policy.get("drift")]
+
+
+def not_acting(info: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """The wanted policies that neither act nor observe as wanted, with the reason; a scope that has nobody now is none."""
+    found = []
+    policies = info.get("policies") or {}
+    for name, policy in wanted.items():
+        if isinstance(policy, Mapping) and policy.get("state") == "absent":
+            continue
+        have = policies.get(name)
+        if have is None or not have["loaded"] or have["drift"]:
+            found.append(f"{name}: {_line(have['why']) if have else 'it is not there'}")
+    return found
+
+
+def kills_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
+    """How many processes the policies killed from one policy_info to the next."""
+
+    def count(info: Mapping[str, Any]) -> int:
+        return sum(policy["counters"].get("nr_kills", 0) for policy in (info.get("policies") or {}).values())
+
+    return count(after) - count(before)
+
+
+__all__ = [
+    "STATES",
+    "before_change",
+    "fleet_bad",
+    "fleet_json",
+    "fleet_junit",
+    "fleet_lines",
+    "host_result",
+    "kills_between",
+    "not_acting",
+    "observing",
+]
