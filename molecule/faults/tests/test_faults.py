@@ -29,7 +29,7 @@ def active(host: Host) -> set[str]:
 
 
 def test_the_plays_before_ran_to_their_end(host: Host) -> None:
-    assert host.file("/root/bpf-oom-faults").content_string == "8"
+    assert host.file("/root/bpf-oom-faults").content_string == "7"
     assert host.file("/root/bpf-oom-both").content_string == "both"
 
 
