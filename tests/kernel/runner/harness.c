@@ -482,7 +482,7 @@ static void told_to_stop(int signal)
  */
 static pid_t squeeze(struct spawned *shared, const char *cgroup, int children, int *status)
 {
-	pid_t dead;
+	pid_t dead = 0;
 	int i;
 
 	for (i = 0; i < children; i++) {
@@ -495,7 +495,10 @@ static pid_t squeeze(struct spawned *shared, const char *cgroup, int children, i
 	}
 	cg_set(cgroup, "memory.max", MIB);
 	cg_write(cgroup, "memory.max", "max");
-	return waitpid(-1, status, 0);
+	/* Not a wait without end: whoever tells us to stop interrupts the write, and nobody dies. */
+	while (!shared->stop && !(dead = waitpid(-1, status, WNOHANG)))
+		pause_ms(1);
+	return dead;
 }
 
 /* `spawn CGROUP CHILDREN MIB CHURN FILE`; without MIB they are squeezed */
