@@ -1,12 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 """An exit status that tells drift: for those who run their own plays with --check."""
 
 from __future__ import annotations
-
-import sys
-from typing import Any
-
-from ansible.plugins.callback import CallbackBase
 
 DOCUMENTATION = r"""
 name: drift_exit
@@ -33,6 +29,10 @@ author:
   - The linuxmm.bpf_oom authors (@linuxmm)
 """
 
+from typing import Any
+
+from ansible.plugins.callback import CallbackBase
+
 
 class CallbackModule(CallbackBase):
     CALLBACK_VERSION = 2.0
@@ -56,4 +56,4 @@ class CallbackModule(CallbackBase):
             self._display.error(f"drift_exit: exit_status is {status}; give 1 to 255.")
             status = 3
         self._display.display(f"drift: {', '.join(sorted(self._drifted))}")
-        sys.exit(status)
+        raise SystemExit(status)
