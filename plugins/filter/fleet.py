@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._fleet import (
+    bad_hosts,
     before_change,
     fleet_bad,
     fleet_json,
@@ -14,7 +15,6 @@ from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._fleet import (
     fleet_lines,
     host_result,
     kills_between,
-    not_acting,
     observing,
 )
 
@@ -22,6 +22,7 @@ from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._fleet import (
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
+            "bad_hosts": bad_hosts,
             "before_change": before_change,
             "fleet_bad": fleet_bad,
             "fleet_json": fleet_json,
@@ -29,6 +30,5 @@ class FilterModule:
             "fleet_lines": fleet_lines,
             "host_result": host_result,
             "kills_between": kills_between,
-            "not_acting": not_acting,
             "observing": observing,
         }

@@ -33,8 +33,9 @@ from ._witness import Witness, die_with_parent, open_witness
 
 NAME = "bpf-oom-drill"
 MIB = 1 << 20
-#: What must stay free beside the drill: of the machine, and below each limit further up.
+#: What must stay free beside the drill: of the machine, and below each limit further up; and at least so much of either.
 MARGIN_MIB = 64
+MARGIN_PERCENT = 5
 PROCESSES_MAX = 64
 _PROCESS = re.compile(r"[a-z0-9][a-z0-9_-]{0,14}\Z")
 _CLEAN_LIMIT = 30.0
@@ -118,6 +119,14 @@ def check_drill(params: Mapping[str, Any]) -> Drill:
         raise BpfOomError(
             f"the drill expects {unknown[0] if unknown else 'nobody'} to die", f"name some of its processes: {', '.join(names)}"
         )
+    spared = [each for each in processes if each["oom_score_adj"] == -1000]
+    if any(each["name"] in expect for each in spared):
+        raise BpfOomError(f"the drill expects {spared[0]['name']} to die, which -1000 forbids", "expect another one")
+    # With nobody left to kill the kernel would look for somebody again and again.
+    if sum(each["mib"] for each in spared) > limit - 4:
+        raise BpfOomError(
+            f"the processes with oom_score_adj -1000 do not fit the limit of {limit} MiB", "raise the limit, or make them smaller"
+        )
     if params["timeout"] < 1:
         raise BpfOomError(f"the timeout is {params['timeout']} s", "give 1 s or more")
     return Drill(kind, parent, processes, limit, expect, params["policy"] or "", params["witness"], float(params["timeout"]))
@@ -156,6 +165,7 @@ def refuse(engine: Engine, survey: Survey, drill: Drill) -> bool:
     Returns whether a policy will choose the victim; without one, an OOM that a pressure policy declares is the kernel's to solve.
     """
     described = engine.describe(survey)
+    _refuse_panic(engine.paths)
     manifests = [each for name, each in survey.stored.manifests.items() if described[name]["loaded"]]
     asked = {kind: answering(drill, manifests, kind) for kind in ("psi", "oom")}
     sound = {kind: [each.name for each in found if _acts(described[each.name], each)] for kind, found in asked.items()}
@@ -170,15 +180,42 @@ def refuse(engine: Engine, survey: Survey, drill: Drill) -> bool:
             )
         if not sound[kind] and (kind == "psi" or drill.kind == "memcg"):
             raise BpfOomError(f"no active {kind} policy answers for {drill.path}", "choose a parent in the scope of one")
-    if drill.kind == "pressure":
-        outside = [name for name in _bystanders(drill, manifests) if _enforces(survey.stored.manifests[name])]
-        if outside:
-            raise BpfOomError(
-                f"policy '{outside[0]}' also watches what is above {drill.path} and might kill outside of it",
-                "choose another parent, or drill without that policy",
-            )
+    _refuse_bystanders(engine, survey, drill, described)
     _refuse_memory(engine.paths, drill)
     return bool(sound["oom"])
+
+
+def _refuse_bystanders(engine: Engine, survey: Survey, drill: Drill, described: Mapping[str, Mapping[str, Any]]) -> None:
+    """A drill makes pressure above its cgroup, too. Whoever may declare an OOM there would kill outside."""
+    stored = survey.stored.manifests
+    for name, policy in sorted(described.items()):
+        if policy["loaded"] and policy["kind"] != "oom" and (policy["drift"] or name not in stored):
+            raise BpfOomError(
+                f"what the pressure policy '{name}' watches is not sure: {policy['why']}", "run the play again, it mends that"
+            )
+    for foreign in engine.foreign(survey):
+        if foreign["kind"] == "psi":
+            raise BpfOomError(
+                f"somebody else registered the pressure policy '{foreign['name']}', and nobody knows what it watches",
+                "drill without it",
+            )
+    loaded = [stored[name] for name, policy in described.items() if policy["loaded"] and name in stored]
+    outside = [name for name in _bystanders(drill, loaded) if _enforces(stored[name])]
+    if outside:
+        raise BpfOomError(
+            f"policy '{outside[0]}' also watches what is above {drill.path} and might kill outside of it",
+            "choose another parent, or drill without that policy",
+        )
+
+
+def _refuse_panic(paths: Paths) -> None:
+    try:
+        panics = paths.read("/proc/sys/vm/panic_on_oom").strip()
+    except OSError:
+        panics = "unknown"
+    # 1 spares memcg OOMs and those that a policy declares for a cgroup.
+    if panics not in ("0", "1"):
+        raise BpfOomError(f"vm.panic_on_oom is {panics}, a drill would end the machine", "drill where it is 0 or 1")
 
 
 def _refuse_policy(
@@ -212,10 +249,10 @@ def _enforces(manifest: Manifest) -> bool:
 def _refuse_memory(paths: Paths, drill: Drill) -> None:
     try:
         meminfo = dict(re.findall(r"^(\w+):\s+(\d+) kB$", paths.read("/proc/meminfo"), re.MULTILINE))
-        free = int(meminfo["MemAvailable"]) // 1024
+        free, total = int(meminfo["MemAvailable"]) // 1024, int(meminfo["MemTotal"]) // 1024
     except (OSError, KeyError):
         raise BpfOomError("/proc/meminfo does not say how much memory is available", "see who hides it") from None
-    want = drill.need_mib + MARGIN_MIB
+    want = drill.need_mib + max(MARGIN_MIB, total * MARGIN_PERCENT // 100)
     if free < want:
         raise BpfOomError(f"{free} MiB are available and the drill wants {want} MiB", "make it smaller, or free memory")
     parts = drill.path.split("/")
@@ -230,9 +267,12 @@ def _refuse_memory(paths: Paths, drill: Drill) -> None:
                     f"the parent {drill.parent} cannot be used: {error.filename}: {os.strerror(error.errno or 0)}",
                     "name a cgroup that exists and has the memory controller",
                 ) from None
-            if limit != "max" and int(limit) - used < want * MIB:
+            if limit == "max":
+                continue
+            most = drill.need_mib + max(MARGIN_MIB, int(limit) // MIB * MARGIN_PERCENT // 100)
+            if int(limit) - used < most * MIB:
                 raise BpfOomError(
-                    f"{name} of {above} leaves {max(0, int(limit) - used) // MIB} MiB and the drill wants {want} MiB",
+                    f"{name} of {above} leaves {max(0, int(limit) - used) // MIB} MiB and the drill wants {most} MiB",
                     "choose another parent, or make the drill smaller",
                 )
     control = paths.read(f"/sys/fs/cgroup{drill.parent.rstrip('/')}/cgroup.subtree_control").split()
@@ -265,9 +305,10 @@ class Process:
         self.cgroup_id = os.stat(self.cgroup).st_ino
         _write(os.path.join(self.cgroup, "cgroup.freeze"), "1")
         self._reader, writer = os.pipe()
+        parent = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
-            self._work(writer)
+            self._work(writer, parent)
         os.close(writer)
         self.filled = False
         self.exit: int | None = None
@@ -277,9 +318,9 @@ class Process:
         events = _fields(os.path.join(self.cgroup, "cgroup.events"))
         return bool(events["populated"] and events["frozen"])
 
-    def _work(self, writer: int) -> None:
+    def _work(self, writer: int, parent: int) -> None:
         try:
-            die_with_parent()
+            die_with_parent(parent)
             _write("/proc/self/oom_score_adj", str(self.adj))
             _write("/proc/self/comm", self.name)
             _write(os.path.join(self.cgroup, "cgroup.procs"), "0")
@@ -347,7 +388,6 @@ class Result:
 
     processes: list[Process]
     witness: Witness
-    witness_why: str
     records: dict[str, Record] = field(default_factory=dict)
     kills: dict[str, int] = field(default_factory=dict)
     timed_out: str = ""
@@ -362,10 +402,25 @@ def _wait(condition: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
+def _clean_all(paths: Paths, drill: Drill) -> None:
+    """Also what a drill that was killed has left elsewhere; where it was is noted in a directory that is root's alone."""
+    note = os.path.join(paths.run, "drill")
+    try:
+        with open(note, encoding="utf-8") as file:
+            left = file.read()
+    except FileNotFoundError:
+        left = ""
+    if left.endswith(f"/{NAME}"):
+        clean(paths, check_glob(left))
+    clean(paths, drill.path)
+    with open(note, "w", encoding="utf-8") as file:
+        file.write(drill.path)
+
+
 @contextlib.contextmanager
 def _scratch(paths: Paths, drill: Drill) -> Iterator[str]:
     tree = paths.cgroup + drill.path
-    clean(paths, drill.path)
+    _clean_all(paths, drill)
     try:
         if drill.parent == "/":
             _write(paths.cgroup + "/cgroup.subtree_control", "+memory")
@@ -382,29 +437,41 @@ def _scratch(paths: Paths, drill: Drill) -> Iterator[str]:
         raise from_errno(f"the scratch cgroup cannot be used: {error.filename}", error.errno or 0) from None
     finally:
         clean(paths, drill.path)
+        os.unlink(os.path.join(paths.run, "drill"))
 
 
-def carry_out(engine: Engine, drill: Drill) -> Result:
+def carry_out(engine: Engine, drill: Drill, witness: Witness) -> Result:
     """Everything that was seen; the scratch cgroup and all in it are gone afterwards, whatever happens."""
-    paths = engine.paths
-    witness, why = open_witness(paths, drill.witness)
+    result = Result([], witness)
+    with _scratch(engine.paths, drill) as tree:
+        # What is shared with us stays shared, so that the sizes are what was asked for.
+        gc.collect()
+        gc.freeze()
+        try:
+            for asked in drill.processes:
+                result.processes.append(Process(tree, asked))
+            _refuse_memory(engine.paths, drill)  # once more: others may have taken it
+            _run(engine, drill, result)
+        finally:
+            for process in result.processes:
+                process.close()
+            gc.unfreeze()
+    return result
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Whoever ends us lets us clean up."""
+
+    def end(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        result = Result([], witness, why)
-        with _scratch(paths, drill) as tree:
-            # What is shared with us stays shared, so that the sizes are what was asked for.
-            gc.collect()
-            gc.freeze()
-            try:
-                for asked in drill.processes:
-                    result.processes.append(Process(tree, asked))
-                _run(engine, drill, result)
-            finally:
-                for process in result.processes:
-                    process.close()
-                gc.unfreeze()
-        return result
+        yield
     finally:
-        witness.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run(engine: Engine, drill: Drill, result: Result) -> None:
@@ -520,12 +587,20 @@ def run_drill(params: Mapping[str, Any], check: bool, engine: Engine | None = No
     engine = engine or Engine()
     drill = check_drill(params)
     with engine.locked(check):
-        chooses = refuse(engine, engine.survey(), drill)
-        if check:
-            return {"changed": False, "skipped": True, "msg": f"No drill in check mode; it would {drill.words()}."}
-        result = carry_out(engine, drill)
+        refuse(engine, engine.survey(), drill)
+    if check:
+        return {"changed": False, "skipped": True, "msg": f"No drill in check mode; it would {drill.words()}."}
+    with _ended_by_signals():
+        # Before the lock, as bcc takes its time: the off switch must not wait for it. So the host is looked at again.
+        witness, why = open_witness(engine.paths, drill.witness)
+        try:
+            with engine.locked(check):
+                chooses = refuse(engine, engine.survey(), drill)
+                result = carry_out(engine, drill, witness)
+        finally:
+            witness.close()
     report = judge(drill, result, chooses)
-    warnings = [f"bcc could not be the witness: {result.witness_why}"] if result.witness_why else []
+    warnings = [f"bcc could not be the witness: {why}"] if why else []
     if report["bystanders"]:
         pids = ", ".join(map(str, report["bystanders"]))
         warnings.append(f"Meanwhile the kernel killed others on this host, which the drill cannot reach: {pids}")

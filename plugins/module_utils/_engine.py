@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import typing
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ from ._params import check_name, show
 from ._paths import UNIT, Paths
 from ._store import Store, StoredSet, host_lock
 
-Cgroups = Mapping[str, Mapping[str, int]]
+Cgroups = typing.Mapping[str, typing.Mapping[str, int]]
 #: Daemons that kill for want of memory, as /proc/PID/comm calls them.
 OTHER_KILLERS = ("systemd-oomd", "earlyoom", "oomd", "nohang")
 
@@ -203,7 +204,7 @@ class Engine:
         return {
             "capability": survey.capability.report(),
             "policies": self.describe(survey, decisions),
-            "foreign": self._foreign(survey),
+            "foreign": self.foreign(survey),
             "neighbours": neighbours(self.paths),
             "room": room(self.paths),
             "pressure": pressure(self.paths),
@@ -472,12 +473,12 @@ class Engine:
             # A policy that is loaded anew only since an earlier one is has not drifted itself.
             found += [_difference(name, each) for each in reasons if not (each.aspect == "order" and "loaded anew" in each)]
         found += [_difference(name, Reason("pin", "an interrupted change left a second pin")) for name in survey.unfinished]
-        for foreign in self._foreign(survey):
+        for foreign in self.foreign(survey):
             sentence = f"somebody else registered this {foreign['kind']} policy, map {foreign['map_id']}"
             found.append(_difference(foreign["name"], Reason("foreign", sentence)))
         return found
 
-    def _foreign(self, survey: Survey) -> list[dict[str, Any]]:
+    def foreign(self, survey: Survey) -> list[dict[str, Any]]:
         """Policies that are not ours; they are told of and left alone."""
         if self.lib is None or not survey.capability.structs:
             return []

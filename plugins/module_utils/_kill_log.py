@@ -7,6 +7,7 @@ not be read in time, or was read by a service that was killed before it wrote it
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ._decisions import readable
-from ._errors import BpfOomError, from_errno
+from ._errors import BpfOomError, printable
 from ._libbpf import Library
 from ._loader import Record, read_records
 from ._paths import Paths
@@ -36,8 +37,8 @@ NOBODY = "(none)"
 #: The record that would tell has been overwritten.
 UNKNOWN = "(unknown)"
 OTHERS = "(other)"
-#: So many pairs of policy and cgroup have a number of their own; cgroups come and go, a time series each would never end.
-PAIRS_MAX = 1000
+#: So many cgroups of a policy have a number of their own; cgroups come and go, a time series each would never end.
+CGROUPS_MAX = 500
 #: A decision that is not whole after so long will never be, s.
 _PATIENCE = 10.0
 _REFRESH = 15.0  # the counters of the policies are looked at so often, s
@@ -69,9 +70,21 @@ def _covers(decision: Mapping[str, Any], mark: Mark) -> bool:
 
 
 def _casualty(decision: Mapping[str, Any], mark: Mark) -> Mapping[str, Any] | None:
-    # A pid comes back in the end, but not while the one who had it dies.
+    """The victim among those that the decision lists. A pid comes back in the end, so only the newest decision with it counts."""
     ours = (each for each in decision["died"] if each["pid"] in (mark.pid, mark.tgid))
     return next(ours, None) if 0 <= mark.ns - decision["time_ns"] < 600 * 10**9 else None
+
+
+def _declared(decision: Mapping[str, Any], mark: Mark, cgroup: str) -> bool:
+    """Whether a pressure policy's OOM took the victim: it waits for others' OOMs to end, so its time alone says nothing."""
+    if decision["outcome"] != "declared" or not _covers(decision, mark):
+        return False
+    if _casualty(decision, mark):
+        return True
+    if decision["died_in_all"] <= len(decision["died"]):
+        return False
+    scope = decision["scope"].rstrip("/")
+    return not scope or cgroup == scope or cgroup.startswith(f"{scope}/")
 
 
 def join(mark: Mark, records: Mapping[str, Record]) -> Kill:
@@ -80,32 +93,40 @@ def join(mark: Mark, records: Mapping[str, Record]) -> Kill:
     The decisions of `records` are readable ones.
     """
     kill = Kill(mark, cgroup=mark.cgroup)
+    named: dict[str, Any] = {}
     for name, record in sorted(records.items()):
         if record.full and record.decisions and min(each["time_ns"] for each in record.decisions) > mark.ns:
             kill.policy = UNKNOWN if kill.policy == NOBODY else kill.policy
+        newest: dict[str, Any] = {}
         for decision in record.decisions:
             casualty = _casualty(decision, mark)
-            covers = _covers(decision, mark)
-            if decision["trigger"] == "pressure":
-                if covers and decision["outcome"] == "declared":
-                    kill.declared_by, kill.declaration = name, decision
-            elif covers and decision["outcome"] == "killed":
+            if casualty and decision["time_ns"] > newest.get("time_ns", 0):
+                newest = decision
+            if decision["trigger"] != "pressure" and _covers(decision, mark) and decision["outcome"] == "killed":
                 kill.policy, kill.decision = name, decision
-            elif casualty and decision["mode"] == "observe":
-                chosen = [each for each in decision["ranked"] if each["verdict"] == "chosen"]
-                whom = "nobody"
-                if chosen:
-                    process = f" process {chosen[0]['pid']}" if chosen[0]["pid"] else ""
-                    whom = f"{chosen[0]['cgroup']}{process}"
-                kill.observers.append(f"{name} would have chosen {whom}")
-            if casualty:
-                kill.cgroup = casualty["cgroup"] or kill.cgroup
-                kill.decision = kill.decision or decision
+        if newest:
+            casualty = _casualty(newest, mark) or {}
+            kill.cgroup = casualty["cgroup"] or kill.cgroup
+            if newest["trigger"] != "pressure" and newest["mode"] == "observe":
+                kill.observers.append(f"{name} would have chosen {_choice(newest)}")
+            named = named or newest
     if not kill.cgroup and kill.policy not in (NOBODY, UNKNOWN):
         # A decision lists the first victims only; of a cgroup that was killed as a whole that says enough.
         chosen = [each for each in kill.decision["ranked"] if each["verdict"] == "chosen"]
         kill.cgroup = chosen[0]["cgroup"] if chosen and chosen[0]["pid"] is None else ""
+    for name, record in sorted(records.items()):
+        for decision in record.decisions:
+            if decision["trigger"] == "pressure" and _declared(decision, mark, kill.cgroup):
+                kill.declared_by, kill.declaration = name, decision
+    kill.decision = kill.decision or named
     return kill
+
+
+def _choice(decision: Mapping[str, Any]) -> str:
+    for each in decision["ranked"]:
+        if each["verdict"] == "chosen":
+            return f"{each['cgroup']}" + (f" process {each['pid']}" if each["pid"] else "")
+    return "nobody"
 
 
 def undecided(mark: Mark, records: Iterable[Record]) -> bool:
@@ -174,8 +195,10 @@ class Totals:
     def count(self, kill: Kill, when: float) -> None:
         cgroups = self.kills.setdefault(kill.policy, {})
         cgroup = kill.cgroup or UNKNOWN
-        if cgroup not in cgroups and sum(map(len, self.kills.values())) >= PAIRS_MAX:
-            cgroup = OTHERS
+        if cgroup not in cgroups and len(cgroups) >= CGROUPS_MAX:
+            # The one that grew least makes room, so that nobody's throw-away cgroups displace all that come later.
+            least = min((name for name in cgroups if name != OTHERS), key=lambda name: cgroups[name])
+            cgroups[OTHERS] = cgroups.get(OTHERS, 0) + cgroups.pop(least)
         cgroups[cgroup] = cgroups.get(cgroup, 0) + 1
         self.last[kill.policy] = max(when, self.last.get(kill.policy, 0.0))
 
@@ -267,15 +290,22 @@ class KillLog:
         self._lib = lib or Library()
         self._boot = paths.read("/proc/sys/kernel/random/boot_id").strip()
         self._held: list[Mark] = []
-        self._written = ""
+        self._written: dict[str, str] = {}
+        self._failing: set[str] = set()
+        self._stuck = False  # the journal did not take an entry of this round
         self._journal: socket.socket | None = None
+        if self._textfile:
+            os.close(_walk(os.path.dirname(self._textfile)))  # refused before anything is traced
         os.makedirs(self._state, mode=0o700, exist_ok=True)
+        self._lock = open_directory(self._state)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BpfOomError("a kill log runs on this host already", "stop it first: systemctl stop bpf-oom-kill-log") from None
         try:
             self._totals = parse_totals(paths.read(f"{STATE}/state.json"))
         except FileNotFoundError:
             self._totals = Totals()
-        if self._textfile:
-            os.close(_walk(os.path.dirname(self._textfile)))  # refused before anything is traced
         self._victims = Victims(paths, INSTANCE)
         if self._victims.fresh or self._totals.boot != self._boot:
             self._totals.boot, self._totals.taken, self._totals.overrun = self._boot, 0, 0
@@ -305,56 +335,78 @@ class KillLog:
         while self._held and time.monotonic() < until:
             time.sleep(0.05)
             self.look()
+        self.close()
+
+    def close(self) -> None:
+        """The trace instance goes on and keeps what happens for the next one."""
         self._victims.close()
+        os.close(self._lock)
 
     def look(self) -> None:
-        """One round: read, join, write down."""
-        fresh = self._victims.read()
-        marks, records = self._held + fresh, read_readable(self._lib, self._paths)
+        """One round: read, join, write down. What fails is tried again in the next; nobody is forgotten meanwhile."""
+        self._held += self._victims.read()
+        records = read_readable(self._lib, self._paths)
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        self._held = [mark for mark in marks if undecided(mark, records.values()) and now - mark.ns < _PATIENCE * 1e9]
-        ready = [mark for mark in marks if mark not in self._held]
-        for mark in ready:
+        marks, self._held = self._held, []
+        for mark in marks:
+            if undecided(mark, records.values()) and now - mark.ns < _PATIENCE * 1e9:
+                self._held.append(mark)
+                continue
             kill = join(mark, records)
             if not self._send(journal_entry(journal_fields(kill))):
                 self._totals.unsent += 1
             self._totals.count(kill, time.time() - (now - mark.ns) / 1e9)
+            self._totals.taken += 1
+        self._stuck = False
         _taken, overrun = self._victims.counts()
-        self._totals.taken += len(ready)
         self._totals.lost += max(0, overrun - self._totals.overrun)
         self._totals.overrun = overrun
         self._write(records)
 
     def _write(self, records: Mapping[str, Record]) -> None:
-        text = metrics(self._totals, records)
+        """The state and the textfile, each by itself: a full disk or an exporter that is gone takes neither the other nor us."""
         state = json.dumps(asdict(self._totals))
-        if text + state == self._written:
-            return
-        self._replace(open_directory(self._state), "state.json", state.encode(), 0o600)
-        if self._textfile:
-            directory, name = os.path.split(self._textfile)
-            self._replace(_walk(directory), name, text.encode("utf-8", "replace"), 0o644)
-        self._written = text + state
+        text = metrics(self._totals, records)
+        directory, name = os.path.split(self._textfile)
+        wanted = [("state", state, self._state, "state.json")] + [("textfile", text, directory, name)] * bool(self._textfile)
+        for what, content, place, file in wanted:
+            if self._written.get(what) == content:
+                continue
+            try:
+                number = open_directory(place) if what == "state" else _walk(place)
+                self._replace(number, file, content.encode("utf-8", "replace"), 0o600 if what == "state" else 0o644)
+                self._written[what] = content
+                self._failing.discard(what)
+            except (BpfOomError, OSError) as error:
+                self._written.pop(what, None)
+                if what not in self._failing:
+                    self._failing.add(what)
+                    self._complain(f"the {what} cannot be written, I go on without: {error}")
+
+    def _complain(self, text: str) -> None:
+        fields = {"MESSAGE": printable(text), "PRIORITY": "3", "SYSLOG_IDENTIFIER": "bpf-oom"}
+        self._send(journal_entry(fields))
 
     @staticmethod
     def _replace(directory: int, name: str, data: bytes, mode: int) -> None:
         try:
             write_atomic(name, data, directory, mode)
-        except OSError as error:
-            raise from_errno(f"{name} cannot be written", error.errno or 0) from None
         finally:
             os.close(directory)
 
     def _send(self, entry: bytes) -> bool:
-        """Whether the journal has it. It waits for a busy journal, so that a burst is not lost."""
+        """Whether the journal has it. It waits for a busy journal, so that a burst is not lost, but once in a round only."""
         for _attempt in range(2):
             try:
                 if self._journal is None:
                     self._journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-                    self._journal.settimeout(5)
                     self._journal.connect(self._paths.at("/run/systemd/journal/socket"))
+                self._journal.settimeout(0.0 if self._stuck else 5.0)
                 self._journal.send(entry)
                 return True
+            except (socket.timeout, BlockingIOError):
+                self._stuck = True
+                return False
             except OSError:
                 # The journal was restarted, or there is none.
                 if self._journal is not None:

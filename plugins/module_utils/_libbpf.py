@@ -31,6 +31,7 @@ _MODIFIERS = (KIND_TYPEDEF, KIND_VOLATILE, KIND_CONST, KIND_RESTRICT)
 _INT_SIGNED = 1
 
 LINK_TYPE_STRUCT_OPS = 9
+MAP_TYPE_ARRAY = 2
 MAP_TYPE_STRUCT_OPS = 26
 _MAX_PROGRAM_MAPS = 64
 # libbpf never asks the verifier for more; the pages are only touched when used.

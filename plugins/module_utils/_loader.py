@@ -15,7 +15,7 @@ from typing import Any
 from ._capability import LACKING, STRUCTS, Capability
 from ._drift import Loaded, expected_rodata, scope_globs, scope_now
 from ._errors import BpfOomError
-from ._libbpf import KIND_DATASEC, LINK_TYPE_STRUCT_OPS, MAP_TYPE_STRUCT_OPS, BpfObject, Library, MapInfo
+from ._libbpf import KIND_DATASEC, LINK_TYPE_STRUCT_OPS, MAP_TYPE_ARRAY, MAP_TYPE_STRUCT_OPS, BpfObject, Library, MapInfo
 from ._manifest import Manifest
 from ._params import SELECTORS_SIZE, check_glob, glob_pattern
 from ._paths import Paths
@@ -248,26 +248,46 @@ class Record:
 
 
 def read_records(lib: Library, paths: Paths) -> dict[str, Record]:
-    """Decisions and counters of every policy that keeps them, from its pins alone; needs not the kernel's BTF."""
-    found = {}
-    for name in sorted(os.listdir(paths.pins)) if os.path.isdir(paths.pins) else ():
-        try:
-            map_id = _pinned_map(lib, paths.pin(name, "decisions"))
-            info = lib.map_info(map_id)
-            with lib.loaded_btf(info.btf_id) as btf:
-                every = list(map(btf.reader(info.btf_value_type_id), lib.map_values(map_id)))
-            counters_id = _pinned_map(lib, paths.pin(name, "counters"))
-            counters, _frozen = _read_section(lib, counters_id, lib.map_info(counters_id), ".data.counters")
-        except BpfOomError:
-            continue  # it keeps none, or was unloaded meanwhile
-        used = [decision for decision in every if decision["time_ns"]]
-        found[name] = Record(
-            [decision for decision in used if decision["seq"]],
-            [decision["time_ns"] for decision in used if not decision["seq"]],
-            {key: value for key, value in counters.items() if isinstance(value, int)},
-            len(used) == len(every),
-        )
+    """Decisions and counters of every policy that keeps them, from its pins alone; needs not the kernel's BTF.
+
+    What is pinned may be of another version or of a site's own making: a policy that cannot be read is left out.
+    """
+    found: dict[str, Record] = {}
+    try:
+        names = sorted(os.listdir(paths.pins))
+    except OSError:
+        names = []  # nothing is loaded
+    for name in names:
+        # A policy acts from its attachment on, and its new pins take their places a moment later.
+        for new in (False, True):
+            try:
+                record = _read_record(lib, paths, name, new)
+            except (BpfOomError, OSError, KeyError, TypeError, ValueError):
+                continue
+            if name in found:
+                found[name].decisions += record.decisions
+                found[name].writing += record.writing
+            else:
+                found[name] = record
     return found
+
+
+def _read_record(lib: Library, paths: Paths, name: str, new: bool) -> Record:
+    map_id = _pinned_map(lib, paths.pin(name, "decisions", new))
+    info = lib.map_info(map_id)
+    if info.type != MAP_TYPE_ARRAY:
+        raise BpfOomError(f"the decisions of policy '{name}' are no array", "see who pinned them")
+    with lib.loaded_btf(info.btf_id) as btf:
+        every = list(map(btf.reader(info.btf_value_type_id), lib.map_values(map_id)))
+    counters_id = _pinned_map(lib, paths.pin(name, "counters", new))
+    counters, _frozen = _read_section(lib, counters_id, lib.map_info(counters_id), ".data.counters")
+    used = [decision for decision in every if decision["time_ns"]]
+    return Record(
+        [decision for decision in used if decision["seq"]],
+        [decision["time_ns"] for decision in used if not decision["seq"]],
+        {key: value for key, value in counters.items() if isinstance(value, int)},
+        len(used) == len(every),
+    )
 
 
 def _pinned_map(lib: Library, pin: str) -> int:

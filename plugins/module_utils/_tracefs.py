@@ -9,6 +9,7 @@ that of a record is its `format` file. Little-endian machines only, like everyth
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import select
@@ -107,6 +108,7 @@ class Victims:
         self._root = paths.at("/sys/kernel/tracing")
         self._directory = os.path.join(self._root, "instances", instance)
         self._files: dict[int, str] = {}
+        self._sleeping: set[int] = set()  # files of CPUs that have never been online
         self.fresh = not os.path.isdir(self._directory)
         if not os.path.isdir(os.path.join(self._root, "instances")):
             raise BpfOomError(f"there is no tracefs at {self._root}", "mount it: mount -t tracefs tracefs /sys/kernel/tracing")
@@ -115,8 +117,11 @@ class Victims:
                 raise BpfOomError(f"this kernel has no tracepoint {EVENT}", "boot one with CONFIG_EVENT_TRACING")
             if self.fresh:
                 os.mkdir(self._directory, 0o700)
+            if "[boot]" not in self._read("trace_clock"):
+                # New, or left half made. The clock is that of the decisions; to set it empties the buffer.
+                self.fresh = True
                 self._write("buffer_size_kb", str(BUFFER_KIB))
-                self._write("trace_clock", "boot")  # that of the decisions
+                self._write("trace_clock", "boot")
             self._write("buffer_percent", "0")  # wake us for the first victim
             self._id, self._fields = parse_format(self._read(f"events/{EVENT}/format"))
             header = {
@@ -124,7 +129,7 @@ class Victims:
                 for found in _FIELD.finditer(paths.read("/sys/kernel/tracing/events/header_page"))
             }
             self._data_offset = header["data"]
-            self._page = max(4096, int(self._optional("buffer_subbuf_size_kb", "4")) * 1024)
+            self._page = int(self._optional("buffer_subbuf_size_kb", "0")) * 1024 or os.sysconf("SC_PAGE_SIZE")
             self._poll = select.poll()
             for cpu in sorted(os.listdir(os.path.join(self._directory, "per_cpu"))):
                 path = os.path.join(self._directory, "per_cpu", cpu)
@@ -133,10 +138,10 @@ class Victims:
                 self._poll.register(number, select.POLLIN)
             self._write(f"events/{EVENT}/enable", "1")
         except OSError as error:
-            self.close()
+            self.close(remove=self.fresh)
             raise from_errno(f"{error.filename or self._directory} cannot be used", error.errno or 0) from None
         except BaseException:
-            self.close()
+            self.close(remove=self.fresh)
             raise
 
     def _write(self, name: str, text: str) -> None:
@@ -156,7 +161,16 @@ class Victims:
 
     def wait(self, seconds: float) -> None:
         """Until there is somebody to read, or for so many seconds."""
-        self._poll.poll(seconds * 1000)
+        for number, events in self._poll.poll(seconds * 1000):
+            if events & (select.POLLERR | select.POLLNVAL) and number in self._files:
+                # A CPU that has never been online has no buffer and would wake us for ever. read() looks at it all the same.
+                self._poll.unregister(number)
+                self._sleeping.add(number)
+
+    def _awake(self, number: int) -> None:
+        if number in self._sleeping:
+            self._sleeping.remove(number)
+            self._poll.register(number, select.POLLIN)
 
     def read(self) -> list[Mark]:
         """Who was marked and not read before, in the order of time."""
@@ -166,9 +180,15 @@ class Victims:
                 try:
                     page = os.read(number, self._page)
                 except BlockingIOError:
+                    self._awake(number)
                     break
+                except OSError as error:
+                    if error.errno != errno.ENODEV:
+                        raise
+                    break  # a CPU that has never been online
                 if not page:
                     break
+                self._awake(number)
                 for ns, record in records(page, self._data_offset):
                     if len(record) >= 8 and int.from_bytes(record[:2], sys.byteorder) == self._id:
                         found.append(mark(ns, record, self._fields))
@@ -180,12 +200,17 @@ class Victims:
         """What the process still tells of itself; a zombie still knows its cgroup."""
         victim.tgid = victim.pid
         try:
+            # The pid may be somebody else's by now: whoever started later was not the victim.
+            started = int(self._paths.read(f"/proc/{victim.pid}/stat").rpartition(")")[2].split()[19])
+            if started * 10**9 // os.sysconf("SC_CLK_TCK") > victim.ns:
+                return
             status = self._paths.read(f"/proc/{victim.pid}/status")
-            victim.tgid = int(re.search(r"^Tgid:\s+(\d+)$", status, re.MULTILINE)[1])  # type: ignore[index]
-            path = re.search(r"^0::(/.*)$", self._paths.read(f"/proc/{victim.pid}/cgroup"), re.MULTILINE)
-            victim.cgroup = path[1] if path else ""
-        except (OSError, TypeError):
-            pass  # it has gone already
+            tgid = re.search(r"^Tgid:\s+(\d+)$", status, re.MULTILINE)
+            path = re.search(r"^0::(/.*?)(?: \(deleted\))?$", self._paths.read(f"/proc/{victim.pid}/cgroup"), re.MULTILINE)
+        except (OSError, ValueError, IndexError):
+            return  # it has gone already
+        victim.tgid = int(tgid[1]) if tgid else victim.pid
+        victim.cgroup = path[1] if path else ""
 
     def counts(self) -> tuple[int, int]:
         """How many were read since the instance was made, by whomever, and how many nobody could read in time."""

@@ -61,7 +61,6 @@ class TracefsWitness(Witness):
 
     def __init__(self, paths: Paths) -> None:
         super().__init__()
-        Victims.remove(paths, INSTANCE)  # left by a drill that was killed
         self._victims = Victims(paths, INSTANCE)
 
     def look(self) -> None:
@@ -81,10 +80,12 @@ class BccWitness(Witness):
         super().__init__()
         self._rest = b""
         self._reader, writer = os.pipe()
+        parent = os.getpid()
         self._pid = os.fork()
         if self._pid == 0:
             try:
                 os.close(self._reader)
+                die_with_parent(parent)
                 _watch_with_bcc(writer)
             finally:
                 os._exit(1)
@@ -128,15 +129,17 @@ class BccWitness(Witness):
         os.close(self._reader)
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int) -> None:
     """For a child: no orphan is left when the module is killed."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() == 1:
+    if os.getppid() != parent:
         os._exit(1)
 
 
 def _watch_with_bcc(writer: int) -> None:
-    die_with_parent()
+    # Its compiler is the first to go should memory run out after all.
+    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write("1000")
     # What it and its compiler print is no result of a module.
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
@@ -167,6 +170,7 @@ def _seen(raw: int) -> _Seen:
 
 def open_witness(paths: Paths, wanted: str) -> tuple[Witness, str]:
     """The witness, and why it is not bcc when that was tried and could not be."""
+    Victims.remove(paths, INSTANCE)  # left by a drill that was killed
     if wanted != "tracefs":
         try:
             return BccWitness(), ""

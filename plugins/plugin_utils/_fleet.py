@@ -150,21 +150,14 @@ def before_change(info: Mapping[str, Any], store_mib: int, memory_mib: int) -> l
     return found
 
 
+def bad_hosts(reasons: Mapping[str, Any]) -> list[str]:
+    """A line for each host with reasons against it, and for each of which nothing is known (no list)."""
+    known = {name: why if isinstance(why, list) else ["it gave no result"] for name, why in reasons.items()}
+    return [f"{name}: {_line(', '.join(map(str, why)))}" for name, why in sorted(known.items()) if why]
+
+
 def _drifted(info: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     return [(name, policy) for name, policy in sorted((info.get("policies") or {}).items()) if policy.get("drift")]
-
-
-def not_acting(info: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """The wanted policies that neither act nor observe as wanted, with the reason; a scope that has nobody now is none."""
-    found = []
-    policies = info.get("policies") or {}
-    for name, policy in wanted.items():
-        if isinstance(policy, Mapping) and policy.get("state") == "absent":
-            continue
-        have = policies.get(name)
-        if have is None or not have["loaded"] or have["drift"]:
-            found.append(f"{name}: {_line(have['why']) if have else 'it is not there'}")
-    return found
 
 
 def kills_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
@@ -178,6 +171,7 @@ def kills_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
 
 __all__ = [
     "STATES",
+    "bad_hosts",
     "before_change",
     "fleet_bad",
     "fleet_json",
@@ -185,6 +179,5 @@ __all__ = [
     "fleet_lines",
     "host_result",
     "kills_between",
-    "not_acting",
     "observing",
 ]

@@ -68,7 +68,7 @@ def test_each_kill_is_said_to_be_the_policys(host: Host, burst: int) -> None:
 
 
 def entries(host: Host, *matches: str) -> list[dict[str, Any]]:
-    command = "journalctl --no-pager --output=json --identifier=bpf-oom " + " ".join(["%s"] * len(matches))
+    command = "journalctl --no-pager --output=json --unit=bpf-oom-kill-log.service " + " ".join(["%s"] * len(matches))
     return [json.loads(line) for line in host.check_output(command, *matches).splitlines()]
 
 

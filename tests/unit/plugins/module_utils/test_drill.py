@@ -80,6 +80,8 @@ def one(**changes: Any) -> list[dict[str, Any]]:
         ({"limit_mib": 3}, "limit is 3 MiB"),
         ({"expect": []}, "expects nobody"),
         ({"expect": ["stranger"]}, "expects stranger"),
+        ({"expect": ["guarded"]}, "which -1000 forbids"),
+        ({"processes": [*one(), {"name": "g", "mib": 30, "oom_score_adj": -1000}], "limit_mib": 30}, "do not fit the limit"),
         ({"timeout": 0}, "timeout is 0"),
     ],
 )
@@ -130,6 +132,10 @@ class Engine:
         self.paths = Paths(str(root))
         self._drift = drift
         self.stored = StoredSet({each.name: each for each in policies})
+        self.others: list[dict[str, Any]] = []
+
+    def foreign(self, _survey: Any) -> list[dict[str, Any]]:
+        return self.others
 
     def describe(self, _survey: Any) -> dict[str, Any]:
         return {
@@ -146,8 +152,9 @@ class Engine:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    for name in ("proc", "sys/fs/cgroup/a.slice/b.slice"):
+    for name in ("proc/sys/vm", "sys/fs/cgroup/a.slice/b.slice"):
         (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "proc/sys/vm/panic_on_oom").write_text("1\n")
     (tmp_path / "proc/meminfo").write_text("MemTotal: 900000 kB\nMemAvailable: 800000 kB\n")
     (tmp_path / "sys/fs/cgroup/cgroup.subtree_control").write_text("cpu memory\n")
     for name in ("a.slice", "a.slice/b.slice"):
@@ -163,8 +170,9 @@ def limits(root: Path, name: str, maximum: str = "max", high: str = "max", contr
     (directory / "cgroup.subtree_control").write_text(f"{control}\n")
 
 
-def refused(root: Path, drill: Drill, *policies: Manifest, **changes: Any) -> str:
+def refused(root: Path, drill: Drill, *policies: Manifest, others: Any = (), **changes: Any) -> str:
     engine: Any = Engine(root, *policies, **changes)
+    engine.others = list(others)
     with pytest.raises(BpfOomError) as caught:
         refuse(engine, engine, drill)
     return str(caught.value)
@@ -212,8 +220,25 @@ def test_pressure_needs_a_policy_that_watches_the_scratch_cgroup_and_nobody_abov
     assert accepted(root, drill, itself, policy("beside", kind="psi", scope=("/b.slice",))) is False
 
 
+@pytest.mark.parametrize("kind", ["memcg", "pressure"])
+def test_a_pressure_policy_of_which_nobody_is_sure_what_it_watches(root: Path, kind: str) -> None:
+    itself = policy("itself", kind="psi", scope=("/bpf-oom-drill",))
+    drill = asked(kind=kind)
+    assert accepted(root, drill, itself, policy())
+    assert "is not sure: gone" in refused(root, drill, itself, policy("p", kind="psi", scope=("/b",)), policy(), drift=("p",))
+    others = [{"name": "x", "kind": "psi", "map_id": 3, "link_id": None}]
+    assert "nobody knows what it watches" in refused(root, drill, itself, policy(), others=others)
+    assert "might kill outside" in refused(root, drill, itself, policy("above", kind="psi"), policy())
+
+
+@pytest.mark.parametrize("value", ["2", "", "x"])
+def test_a_host_that_a_memcg_oom_would_end(root: Path, value: str) -> None:
+    (root / "proc/sys/vm/panic_on_oom").write_text(value)
+    assert "would end the machine" in refused(root, asked(), policy())
+
+
 def test_too_little_memory_on_the_host(root: Path) -> None:
-    (root / "proc/meminfo").write_text("MemAvailable: 100000 kB\n")
+    (root / "proc/meminfo").write_text("MemTotal: 900000 kB\nMemAvailable: 100000 kB\n")
     assert "97 MiB are available and the drill wants 152 MiB" in refused(root, asked(), policy())
 
 
@@ -241,10 +266,11 @@ def seen(**changes: Any) -> Result:
     witness.marks = {5: 2_000_000}
     decision = {
         "seq": 1, "time_ns": 1_000_000, "spent_ns": 1_500_000, "trigger": "memcg", "scope": "/bpf-oom-drill",
-        "mode": "enforce", "outcome": "killed", "ranked": [], "died": [{"pid": 5, "cgroup": "/bpf-oom-drill/largest"}],
+        "mode": "enforce", "outcome": "killed", "ranked": [], "died_in_all": 1,
+        "died": [{"pid": 5, "cgroup": "/bpf-oom-drill/largest"}],
     }  # fmt: skip
     processes: Any = [Dead("bait", 4), Dead("largest", 5, -signal.SIGKILL), Dead("second", 6)]
-    found = Result(processes, witness, "", {"leaf": Record([decision], [], {}, False)}, {"largest": 1})
+    found = Result(processes, witness, {"leaf": Record([decision], [], {}, False)}, {"largest": 1})
     for name, value in changes.items():
         setattr(found, name, value)
     return found

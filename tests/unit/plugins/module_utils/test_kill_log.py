@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import socket
 import struct
 from collections.abc import Iterator
@@ -15,9 +17,9 @@ import pytest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils import _kill_log
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._kill_log import (
+    CGROUPS_MAX,
     NOBODY,
     OTHERS,
-    PAIRS_MAX,
     UNKNOWN,
     Kill,
     KillLog,
@@ -40,7 +42,8 @@ TEXTFILE = "/var/lib/exporter/bpf_oom.prom"
 def decision(**changes: Any) -> dict[str, Any]:
     ranked = {"verdict": "chosen", "cgroup": "/big", "pid": None}
     found = {"seq": 1, "time_ns": 1000, "spent_ns": 500, "trigger": "memcg", "scope": "/a", "mode": "enforce"}
-    return {**found, "outcome": "killed", "ranked": [ranked], "died": [], **changes}
+    made = {**found, "outcome": "killed", "ranked": [ranked], "died": [], **changes}
+    return {"died_in_all": len(made["died"]), **made}
 
 
 def died(pid: int, cgroup: str = "/a/b") -> dict[str, Any]:
@@ -86,6 +89,23 @@ def test_who_declared_the_oom_is_told_apart_from_who_chose() -> None:
     assert (kill.policy, kill.declared_by) == ("leaf", "pressure")
 
 
+def test_somebody_elses_victim_in_the_time_of_a_declared_oom_is_not_its() -> None:
+    pressure = decision(trigger="pressure", outcome="declared", scope="/a", time_ns=900, spent_ns=5000, died=[died(5)])
+    assert join(victim(pid=9, cgroup="/b"), {"pressure": record(pressure)}).declared_by == ""
+    # Of more victims than it lists those count that are in its scope.
+    many = {**pressure, "died_in_all": 9}
+    assert join(victim(pid=9, cgroup="/a/x"), {"pressure": record(many)}).declared_by == "pressure"
+    assert join(victim(pid=9, cgroup="/ab"), {"pressure": record(many)}).declared_by == ""
+
+
+def test_of_two_decisions_with_the_same_pid_the_newer_counts() -> None:
+    old = decision(outcome="no_victim", time_ns=100, seq=1, died=[died(5, "/old")])
+    new = decision(outcome="no_victim", time_ns=1000, seq=2, died=[died(5, "/new")])
+    for both in ([old, new], [new, old]):
+        kill = join(victim(ns=1700), {"leaf": record(*both)})
+        assert (kill.cgroup, kill.decision["seq"]) == ("/new", 2)
+
+
 def test_what_the_record_has_forgotten_is_not_called_the_kernels_choice() -> None:
     assert join(victim(ns=10), {"leaf": record(decision(), full=True)}).policy == UNKNOWN
     assert join(victim(ns=10), {"leaf": record(decision(), full=False)}).policy == NOBODY
@@ -124,9 +144,11 @@ def test_metrics_escape_names_and_have_every_number() -> None:
 
 def test_cgroups_without_end_share_one_number() -> None:
     totals = Totals()
-    for number in range(PAIRS_MAX + 5):
+    for number in range(CGROUPS_MAX + 5):
         totals.count(Kill(victim(), policy="leaf", cgroup=f"/pod{number}"), 1.0)
-    assert totals.kills["leaf"][OTHERS] == 5 and len(totals.kills["leaf"]) == PAIRS_MAX + 1
+    assert totals.kills["leaf"][OTHERS] == 5 and len(totals.kills["leaf"]) == CGROUPS_MAX + 1
+    assert sum(totals.kills["leaf"].values()) == CGROUPS_MAX + 5
+    assert f"/pod{CGROUPS_MAX + 4}" in totals.kills["leaf"]
 
 
 @pytest.mark.parametrize(
@@ -189,8 +211,16 @@ def journal(paths: Paths) -> Iterator[socket.socket]:
         yield listener
 
 
+LOGS: list[KillLog] = []
+
+
 def start(paths: Paths) -> KillLog:
-    return KillLog(paths, TEXTFILE, lib=object())  # type: ignore[arg-type]
+    """A new service; the one before it has ended."""
+    while LOGS:
+        with contextlib.suppress(OSError):
+            os.close(LOGS.pop()._lock)
+    LOGS.append(KillLog(paths, TEXTFILE, lib=object()))  # type: ignore[arg-type]
+    return LOGS[-1]
 
 
 def total(paths: Paths, what: str) -> int:
@@ -260,6 +290,40 @@ def test_the_textfiles_directory_must_be_safe(paths: Paths, buffer: Buffer) -> N
     directory.symlink_to("/etc")
     with pytest.raises(BpfOomError, match="at 'exporter'"):
         start(paths)
+
+
+def test_only_one_runs(paths: Paths, buffer: Buffer) -> None:
+    start(paths)
+    with pytest.raises(BpfOomError, match="runs on this host already"):
+        KillLog(paths, TEXTFILE, lib=object())  # type: ignore[arg-type]
+
+
+def test_a_textfile_that_cannot_be_written_stops_nothing(paths: Paths, buffer: Buffer, journal: socket.socket) -> None:
+    log = start(paths)
+    directory = Path(paths.at("/var/lib/exporter"))
+    (directory / ".bpf_oom.prom.new").mkdir()
+    buffer.waiting = [victim(cgroup="/a")]
+    log.look()
+    assert b"BPF_OOM_CGROUP=/a\n" in journal.recv(65536)
+    assert b"the textfile cannot be written" in journal.recv(65536)
+    shutil.rmtree(directory)
+    log.look()
+    directory.mkdir()
+    log.look()
+    assert total(paths, "bpf_oom_kills_total") == 1
+
+
+def test_a_round_that_fails_forgets_nobody(
+    paths: Paths, buffer: Buffer, journal: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = start(paths)
+    buffer.waiting = [victim()]
+    with monkeypatch.context() as broken:
+        broken.setattr(_kill_log, "read_records", lambda _lib, _paths: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            log.look()
+    log.look()
+    assert total(paths, "bpf_oom_kills_total") == 1
 
 
 def test_a_link_in_the_place_of_the_textfile_is_replaced_not_followed(

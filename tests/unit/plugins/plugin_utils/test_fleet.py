@@ -9,11 +9,15 @@ from xml.etree import ElementTree
 
 import pytest
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._fleet import (
+    bad_hosts,
+    before_change,
     fleet_bad,
     fleet_json,
     fleet_junit,
     fleet_lines,
     host_result,
+    kills_between,
+    observing,
 )
 
 CAPABLE = {"oom": True, "psi": True, "kernel": "6.12", "problems": []}
@@ -117,3 +121,41 @@ def test_no_hosts_words_break_a_report(evil: str) -> None:
     assert len(ElementTree.fromstring(fleet_junit(fleet))) == 1
     assert json.loads(fleet_json(fleet))["hosts"]["h"]["drift"][0]["what"] == evil
     assert all("\n" not in line and "\x1b" not in line for line in fleet_lines(fleet))
+
+
+def test_a_host_of_which_nothing_is_known_is_bad() -> None:
+    assert bad_hosts({"a": [], "b": ["x", "y\nz"], "c": "unknown", "d": None}) == [
+        "b: x, y z",
+        "c: it gave no result",
+        "d: it gave no result",
+    ]
+
+
+def test_what_speaks_against_a_change() -> None:
+    sound = {"room": {"store": 1 << 30, "memory": 1 << 30}, "neighbours": [], "problems": [], "policies": {"p": {"drift": []}}}
+    assert before_change(sound, 16, 64) == []
+    assert before_change({**sound, "room": {"store": 1 << 20, "memory": None}}, 16, 64) == [
+        "1 MiB are free for the store, 16 MiB are wanted"
+    ]
+    assert "earlyoom runs there" in before_change({**sound, "neighbours": ["earlyoom"]}, 16, 64)[0]
+    assert before_change({**sound, "policies": {"p": {"drift": ["x"], "why": "x"}}}, 16, 64) == ["policy 'p' has drifted: x"]
+
+
+def test_kills_in_a_soak() -> None:
+    before = {"policies": {"a": {"counters": {"nr_kills": 2}}, "b": {"counters": {}}}}
+    assert kills_between(before, {"policies": {"a": {"counters": {"nr_kills": 5}}}}) == 3
+    assert kills_between({}, {}) == 0
+
+
+def test_observing_changes_the_mode_and_nothing_else() -> None:
+    given = {
+        "a": {"policy": "youngest", "params": {"min_usage": 1, "mode": "enforce"}},
+        "b": {"policy": "watch"},
+        "c": "no policy",
+    }
+    assert observing(given) == {
+        "a": {"policy": "youngest", "params": {"min_usage": 1, "mode": "observe"}},
+        "b": {"policy": "watch", "params": {"mode": "observe"}},
+        "c": "no policy",
+    }
+    assert given["a"]["params"]["mode"] == "enforce"  # type: ignore[index]
