@@ -199,13 +199,13 @@ def _inflate(monitor: Path, process: subprocess.Popen[str], mib: int) -> None:
                     raise RuntimeError(f"QEMU refused {request}: {answer}")
 
 
-#: QEMU's emulation with a thread for each CPU, up to 8.0, now and then lets a CPU run an int3 that the kernel, which patches its
-#: code while tracing programs come and go, has already taken back. Reported for kernels of all kinds; nothing of ours patches code.
+#: QEMU's emulation with a thread for each CPU, up to 8.0, now and then lets a CPU run an int3 that the kernel, which patches
+#: its code while tracing programs come and go, has taken back. Reported for all kinds of kernels; nothing of ours patches code.
 EMULATORS_INT3 = re.compile(r"int3: 0000 \[#1\]")
 EMULATOR_SOUND = (8, 1)
 
 
-def _emulator_failed(log: str, artifact: Path) -> bool:
+def emulator_failed(log: str, artifact: Path) -> bool:
     if not EMULATORS_INT3.search(log) or accel.accel_arguments(artifact / "bzImage") != accel.EMULATION:
         return False
     version = subprocess.run(["qemu-system-x86_64", "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout
@@ -216,9 +216,9 @@ def _emulator_failed(log: str, artifact: Path) -> bool:
 def boot(
     artifact: Path, initramfs: Path, directory: Path, name: str, memory: int | None = None, append: tuple[str, ...] = ()
 ) -> Boot:
-    """Boots the machine, lets it run the scenarios of that name, and waits for its end; once more after a fault of the emulator."""
+    """Boots the machine, lets it run the scenarios of that name, and waits for its end; again after a fault of the emulator."""
     found = _boot(artifact, initramfs, directory, name, memory, append)
-    if _emulator_failed(found.log, artifact):
+    if emulator_failed(found.log, artifact):
         warnings.warn(f"boot {name} ended in an int3, a fault of QEMU's emulation before 8.1: booted once more", stacklevel=2)
         found = _boot(artifact, initramfs, directory, name, memory, append)
     return found

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kernel_tier import Boot, scenarios
+from kernel_tier import EMULATORS_INT3, Boot, emulator_failed, scenarios
 from splats import splats
 
 import accel
@@ -203,6 +203,14 @@ def test_no_scenario_is_forgotten(initramfs: Path) -> None:
 )
 def test_splat_is_recognised(line: str) -> None:
     assert splats(f"[    1.0] before\n{line}\n[    1.3] after\n") == [f"{line}\n[    1.3] after"]
+
+
+def test_only_an_int3_is_the_emulators_fault(artifact: Path) -> None:
+    """Whatever else ends a machine is a fault of ours."""
+    assert EMULATORS_INT3.search("[   41.742568] Oops: int3: 0000 [#1] SMP")
+    for line in ("BUG: KASAN: use-after-free", "Oops: general protection fault: 0000 [#1] SMP", "Kernel panic - not syncing: x"):
+        assert not EMULATORS_INT3.search(line)
+        assert not emulator_failed(line, artifact)
 
 
 def test_oom_report_is_no_splat() -> None:

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import select
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -116,3 +120,53 @@ def test_without_the_tracepoint(tmp_path: Path) -> None:
     with pytest.raises(BpfOomError, match="has no tracepoint oom/mark_victim"):
         Victims(Paths(str(tmp_path)), "ours")
     assert not (tmp_path / "sys/kernel/tracing/instances/ours").exists()
+
+
+def half_made(files: dict[int, str]) -> Victims:
+    made = object.__new__(Victims)
+    made._files, made._sleeping, made._poll = files, set(), select.poll()
+    made._page, made._data_offset, made._id, made._fields = 4096, HEADER, *parse_format(NEW_FORMAT)
+    made._paths = Paths("/nowhere")
+    for number in files:
+        made._poll.register(number, select.POLLIN)
+    return made
+
+
+def test_a_cpu_that_was_never_online_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file is there, reading it fails, and poll() would wake for it without end."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    dead_reader, dead_writer = os.pipe()
+    os.close(dead_reader)
+    victims = half_made({reader: "", dead_writer: ""})
+    real = os.read
+
+    def read(number: int, size: int) -> bytes:
+        if number == dead_writer:
+            raise OSError(errno.ENODEV, "No such device")
+        return real(number, size)
+
+    monkeypatch.setattr(os, "read", read)
+    victims.wait(5)  # ends at once, for the error
+    began = time.monotonic()
+    victims.wait(0.2)
+    assert time.monotonic() - began > 0.1
+    os.write(writer, page(data(record(7), 1)))
+    victims.wait(5)
+    assert [each.pid for each in victims.read()] == [7]
+    for number in (reader, writer, dead_writer):
+        os.close(number)
+
+
+def test_a_pid_that_is_somebody_elses_by_now_is_not_asked(tmp_path: Path) -> None:
+    victims = half_made({})
+    victims._paths = Paths(str(tmp_path))
+    (tmp_path / "proc/7").mkdir(parents=True)
+    (tmp_path / "proc/7/stat").write_text("7 (a) b) S " + " ".join("0" for _field in range(18)) + " 500 0\n")
+    (tmp_path / "proc/7/status").write_text("Name:\ta\nTgid:\t6\n")
+    (tmp_path / "proc/7/cgroup").write_text("0::/a.slice (deleted)\n")
+    later, earlier = (mark(ns, record(7), parse_format(NEW_FORMAT)[1]) for ns in (6 * 10**9, 4 * 10**9))
+    victims._ask(later)
+    victims._ask(earlier)
+    assert (later.tgid, later.cgroup) == (6, "/a.slice")
+    assert (earlier.tgid, earlier.cgroup) == (7, "")
