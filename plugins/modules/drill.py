@@ -16,8 +16,8 @@ description:
   - Nothing outside of the scratch cgroup can be reached, as the kernel kills inside of the cgroup that is out of memory. The
     scratch cgroup is always removed; what a drill that was killed has left, the next one removes.
   - Refuses, before anything is made, when no active policy answers for the scratch cgroup, when the one that does only observes,
-    when the host or a limit further up has too little free memory, and, with O(kind=pressure), when a pressure policy also
-    watches something further up.
+    when the host or a limit further up has too little free memory, when a pressure policy also watches something further up or
+    nobody is sure what it watches, and when C(vm.panic_on_oom) is 2.
   - No policy can be changed on the host while a drill runs.
 requirements:
   - a kernel and policies as M(linuxmm.bpf_oom.policy_set) needs them
