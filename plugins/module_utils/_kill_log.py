@@ -344,20 +344,25 @@ class KillLog:
 
     def look(self) -> None:
         """One round: read, join, write down. What fails is tried again in the next; nobody is forgotten meanwhile."""
+        self._stuck = False
         self._held += self._victims.read()
         records = read_readable(self._lib, self._paths)
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        marks, self._held = self._held, []
-        for mark in marks:
-            if undecided(mark, records.values()) and now - mark.ns < _PATIENCE * 1e9:
-                self._held.append(mark)
-                continue
-            kill = join(mark, records)
-            if not self._send(journal_entry(journal_fields(kill))):
-                self._totals.unsent += 1
-            self._totals.count(kill, time.time() - (now - mark.ns) / 1e9)
-            self._totals.taken += 1
-        self._stuck = False
+        waiting: list[Mark] = []
+        try:
+            while self._held:
+                mark = self._held[0]
+                if undecided(mark, records.values()) and now - mark.ns < _PATIENCE * 1e9:
+                    waiting.append(self._held.pop(0))
+                    continue
+                kill = join(mark, records)
+                if not self._send(journal_entry(journal_fields(kill))):
+                    self._totals.unsent += 1
+                self._totals.count(kill, time.time() - (now - mark.ns) / 1e9)
+                self._totals.taken += 1
+                self._held.pop(0)
+        finally:
+            self._held = waiting + self._held
         _taken, overrun = self._victims.counts()
         self._totals.lost += max(0, overrun - self._totals.overrun)
         self._totals.overrun = overrun

@@ -326,6 +326,20 @@ def test_a_round_that_fails_forgets_nobody(
     assert total(paths, "bpf_oom_kills_total") == 1
 
 
+def test_a_victim_that_cannot_be_told_of_takes_nobody_along(
+    paths: Paths, buffer: Buffer, journal: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = start(paths)
+    buffer.waiting = [victim(pid=5), victim(pid=6), victim(pid=7)]
+    whole = _kill_log.journal_fields
+    with monkeypatch.context() as broken:
+        broken.setattr(_kill_log, "journal_fields", lambda kill: whole(kill) if kill.mark.pid == 5 else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            log.look()
+    log.look()
+    assert total(paths, "bpf_oom_kills_total") == 3
+
+
 def test_a_link_in_the_place_of_the_textfile_is_replaced_not_followed(
     paths: Paths, buffer: Buffer, journal: socket.socket, tmp_path: Path
 ) -> None:
