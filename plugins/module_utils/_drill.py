@@ -420,8 +420,8 @@ def _clean_all(paths: Paths, drill: Drill) -> None:
 @contextlib.contextmanager
 def _scratch(paths: Paths, drill: Drill) -> Iterator[str]:
     tree = paths.cgroup + drill.path
-    _clean_all(paths, drill)
     try:
+        _clean_all(paths, drill)
         if drill.parent == "/":
             _write(paths.cgroup + "/cgroup.subtree_control", "+memory")
         os.mkdir(tree)
@@ -434,10 +434,11 @@ def _scratch(paths: Paths, drill: Drill) -> Iterator[str]:
         _write(f"{tree}/cgroup.subtree_control", "+memory")
         yield tree
     except OSError as error:
-        raise from_errno(f"the scratch cgroup cannot be used: {error.filename}", error.errno or 0) from None
+        raise from_errno(f"the drill cannot use {error.filename or 'another process'}", error.errno or 0) from None
     finally:
         clean(paths, drill.path)
-        os.unlink(os.path.join(paths.run, "drill"))
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(paths.run, "drill"))
 
 
 def carry_out(engine: Engine, drill: Drill, witness: Witness) -> Result:
