@@ -14,10 +14,31 @@ import pathlib
 import signal
 import sys
 import time
+from collections.abc import Callable
 
 ROOT = pathlib.Path("/sys/fs/cgroup/bpf-oom-burst")
 MIB = 1 << 20
 LIMIT = 96 * MIB
+
+
+#: Seconds for any one condition; emulated machines are slow.
+PATIENCE = 180.0
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"burst: waited {PATIENCE:.0f} s in vain: {what}")
+        time.sleep(0.01)
+
+
+def removed(group: pathlib.Path) -> bool:
+    try:
+        group.rmdir()
+    except OSError:
+        return False  # the last one is still on its way
+    return True
 
 
 def join(group: pathlib.Path) -> None:
@@ -48,8 +69,7 @@ def one(number: int, processes: int) -> int:
     group = ROOT / f"group{number}"
     group.mkdir()
     pids = [child(group, grows=False) for _index in range(processes - 1)]
-    while len((group / "cgroup.procs").read_text().split()) < len(pids):
-        time.sleep(0.01)
+    wait_for(lambda: len((group / "cgroup.procs").read_text().split()) >= len(pids), "everybody to be in the cgroup")
     grower = child(group, grows=True)
     os.waitpid(grower, 0)
     found = killed(group)
@@ -58,12 +78,8 @@ def one(number: int, processes: int) -> int:
     for pid in pids:
         os.waitpid(pid, 0)
     found = max(found, killed(group))
-    while True:
-        try:
-            group.rmdir()
-            return found
-        except OSError:
-            time.sleep(0.01)  # the last one is still on its way
+    wait_for(lambda: removed(group), "the cgroup to be empty")
+    return found
 
 
 def main() -> None:
