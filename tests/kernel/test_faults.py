@@ -49,6 +49,8 @@ FAULTS = {
     32: ("a trigger on the averages counts what was before it", "common", "psi_averages_forget_the_past"),
     33: ("the child of a vfork() is killed, and its parent with it", "common", "kill_refusals"),
     34: ("an OOM policy may call any kfunc", "common", "verifier_refuses_user_memory"),
+    35: ("a victim is finished before its files are closed", "common", "late_close_is_waited_for"),
+    36: ("who hangs is waited for as long as others die", "common", "hanging_close_is_not_waited_for_for_ever"),
 }
 #: A second scenario that notices the same fault in another way.
 ALSO = {16: "psi_seed", 20: "bypass_slow_policy"}

@@ -47,6 +47,8 @@ SCENARIOS = {
         "kill_refusals",
         "refusal_frees_nothing",
         "no_second_victim",
+        "late_close_is_waited_for",
+        "hanging_close_is_not_waited_for_for_ever",
         "verifier_refuses_kfuncs",
         "verifier_refuses_sleeping",
         "verifier_guards_oom_control",

@@ -141,7 +141,7 @@ static void unloading_restores_default(void)
 	hog_order(&hogs[GROWER], 12 * MIB);
 	/*
 	 * No word about the others: without a policy nobody waits until the bait's pages are
-	 * really free (see bpf_oom_mm_pending() in the series), so the kernel may kill on.
+	 * really free (see bpf_oom_task_pending() in the series), so the kernel may kill on.
 	 */
 	check_killed(&hogs[BAIT]);
 	check_log("oom_policy=default");

@@ -160,6 +160,110 @@ static void no_second_victim(void)
 	check_killed(&victim);
 }
 
+static bool mm_is_gone(pid_t pid)
+{
+	char path[64], line[64] = "";
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/statm", pid);
+	file = fopen(path, "re");
+	if (!file)
+		return false;
+	fgets(line, sizeof(line), file);
+	fclose(file);
+	return !strncmp(line, "0 ", 2);
+}
+
+/*
+ * A victim whose memory is a file in tmpfs, and which hangs on the way to close it: the last
+ * of its pages go long after its mm.
+ */
+static void start_late_close(struct hog *victim, struct hog *other, struct hog *grower)
+{
+	cg_make("t/pool", true);
+	cg_make("t/pool/victim", false);
+	cg_make("t/pool/other", false);
+	cg_make("t/pool/grower", false);
+	cg_set("t/pool", "memory.max", 50 * MIB);
+	cg_set("t/pool", "memory.swap.max", 0);
+	hog_start(victim);
+	pipe_hold(victim->pipe);
+	hog_start(other);
+	hog_start(grower);
+	require(hog_fill(victim, 25 * MIB) && hog_fill(other, 15 * MIB), "hogs fill",
+		"they do not");
+	hog_order(grower, 20 * MIB);
+	require(wait_for(mm_is_gone(victim->pid)), "the victim gives up its mm", "it does not");
+	check_int("file pages that the victim still has, in MiB", 25,
+		  cg_field("t/pool/victim", "memory.stat", "shmem") / MIB);
+}
+
+#define LATE_CLOSE							\
+	struct hog victim = { .name = "victim", .cgroup = "t/pool/victim", .file = true, .pipe = "/tmp/held" }; \
+	struct hog other = { .name = "other", .cgroup = "t/pool/other" };	\
+	struct hog grower = { .name = "grower", .cgroup = "t/pool/grower" }
+
+static struct policy count_file_policy(void)
+{
+	struct policy policy = policy_open("largest_leaf", "largest_leaf");
+	bool yes = true;
+
+	policy_set(&policy, "count_file", &yes, sizeof(yes));
+	policy_load(&policy);
+	policy_attach(&policy);
+	return policy;
+}
+
+/* A victim is not finished before its files are closed. */
+static void late_close_is_waited_for(void)
+{
+	struct policy policy = count_file_policy();
+	long long ooms;
+	LATE_CLOSE;
+
+	start_late_close(&victim, &other, &grower);
+	ooms = cg_field("t/pool", "memory.events", "oom");
+	check(wait_for(hog_reap(&other) || cg_field("t/pool", "memory.events", "oom") > ooms + 3),
+	      "there are more OOMs while the victim hangs", "4 or more", "%lld",
+	      cg_field("t/pool", "memory.events", "oom") - ooms);
+	check_alive(&other);
+	pipe_let_go();
+	check(wait_for(hog_filled(&grower)), "the grower gets its memory", "it does", "it does not");
+	check_killed(&victim);
+	check_alive(&other);
+	check_int("kills of the policy", 1, policy_u64(&policy, "nr_kills"));
+}
+
+/* But if it never closes them others must die, even while there are victims elsewhere. */
+static void hanging_close_is_not_waited_for_for_ever(void)
+{
+	struct spawner elsewhere = { .cgroup = "t/elsewhere", .children = 1, .mib = 16 };
+	struct policy policy = count_file_policy();
+	uint64_t deaths;
+	LATE_CLOSE;
+
+	cg_make("t/elsewhere", false);
+	cg_set("t/elsewhere", "memory.max", 8 * MIB);
+	cg_set("t/elsewhere", "memory.swap.max", 0);
+	start_late_close(&victim, &other, &grower);
+	spawner_start(&elsewhere);
+	require(wait_for(spawner_deaths(&elsewhere) > 0), "there are victims elsewhere", "none");
+	check_alive(&other);
+	wait_for(hog_reap(&other));
+	deaths = spawner_deaths(&elsewhere);
+	check(hog_filled(&grower) || wait_for(hog_filled(&grower)), "the grower gets its memory",
+	      "it does", "it does not");
+	check_killed(&other);
+	check(wait_for(spawner_deaths(&elsewhere) > deaths), "there still are victims elsewhere",
+	      "there are", "there are not");
+	check_alive(&victim);
+	spawner_stop(&elsewhere);
+	pipe_let_go();
+	check_killed(&victim);
+	check(policy_u64(&policy, "nr_kills") > 2, "the policy killed them", "3 or more", "%llu",
+	      (unsigned long long)policy_u64(&policy, "nr_kills"));
+}
+
 /* Load one map of reject.bpf.c; what libbpf and the verifier say is in libbpf_log. */
 static int try_load(const char *name)
 {
@@ -273,6 +377,8 @@ const struct scenario fault_scenarios[] = {
 	{ "kill_refusals", "common", kill_refusals },
 	{ "refusal_frees_nothing", "common", refusal_frees_nothing },
 	{ "no_second_victim", "common", no_second_victim },
+	{ "late_close_is_waited_for", "common", late_close_is_waited_for },
+	{ "hanging_close_is_not_waited_for_for_ever", "common", hanging_close_is_not_waited_for_for_ever },
 	{ "verifier_refuses_kfuncs", "common", verifier_refuses_kfuncs },
 	{ "verifier_refuses_sleeping", "common", verifier_refuses_sleeping },
 	{ "verifier_guards_oom_control", "common", verifier_guards_oom_control },

@@ -2,15 +2,19 @@
 #include <errno.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -227,6 +231,53 @@ void cg_join(const char *path, pid_t pid)
 	cg_set(path, "cgroup.procs", pid);
 }
 
+/* Held pipes */
+
+static struct {
+	pthread_t writer;
+	int pipe, faults;
+	char *page;
+} held;
+
+static void *write_pipe(void *arg)
+{
+	(void)arg;
+	return (void *)write(held.pipe, held.page, 1);
+}
+
+void pipe_hold(const char *path)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register range = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+	struct pollfd fault;
+
+	held.pipe = open(path, O_RDWR | O_CLOEXEC);
+	held.faults = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	held.page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	range.range.start = (uintptr_t)held.page;
+	range.range.len = 4096;
+	require(held.pipe >= 0 && held.faults >= 0 && held.page != MAP_FAILED &&
+		!ioctl(held.faults, UFFDIO_API, &api) &&
+		!ioctl(held.faults, UFFDIO_REGISTER, &range) &&
+		!pthread_create(&held.writer, NULL, write_pipe, NULL),
+		"page faults can be held up", "%s", strerror(errno));
+	fault = (struct pollfd){ .fd = held.faults, .events = POLLIN };
+	require(poll(&fault, 1, LIMIT_MS) == 1, "the writer of a pipe faults", "it does not");
+}
+
+void pipe_let_go(void)
+{
+	struct uffdio_zeropage zero = { .range = { .start = (uintptr_t)held.page, .len = 4096 } };
+	void *written;
+
+	require(!ioctl(held.faults, UFFDIO_ZEROPAGE, &zero), "a page fault can be served", "%s",
+		strerror(errno));
+	pthread_join(held.writer, &written);
+	check_int("bytes that the writer of a pipe has written", 1, (long)written);
+	close(held.faults);
+	close(held.pipe);
+}
+
 /* Hogs */
 
 static bool make_dirs(const char *where, uint64_t count)
@@ -243,14 +294,14 @@ static bool make_dirs(const char *where, uint64_t count)
 	return true;
 }
 
-/* `hog NAME ADJ FILE DIRS`: for each u64 on stdin use that many bytes, then say so. */
+/* `hog NAME ADJ FILE DIRS PIPE`: for each u64 on stdin use that many bytes, then say so. */
 int hog_main(int argc, char **argv)
 {
 	char *memory, adj[16];
 	uint64_t bytes, at;
 	int fd = -1;
 
-	if (argc < 6)
+	if (argc < 7)
 		return 1;
 	prctl(PR_SET_NAME, argv[2]);
 	snprintf(adj, sizeof(adj), "%s", argv[3]);
@@ -260,8 +311,13 @@ int hog_main(int argc, char **argv)
 		char name[64];
 
 		snprintf(name, sizeof(name), "/tmp/hog-%d", getpid());
+		/* Whichever end the kernel begins to close at, the pipe comes before the file. */
+		if (*argv[6] && open(argv[6], O_RDWR | O_CLOEXEC) < 0)
+			return 1;
 		fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 		unlink(name);
+		if (*argv[6] && open(argv[6], O_RDWR | O_CLOEXEC) < 0)
+			return 1;
 	}
 	if (write(1, "r", 1) != 1)
 		return 1;
@@ -301,13 +357,18 @@ void hog_start(struct hog *hog)
 	require(!pipe2(order, O_CLOEXEC) && !pipe2(done, O_CLOEXEC), "a pipe can be made",
 		"%s", strerror(errno));
 	snprintf(adj, sizeof(adj), "%d", hog->adj);
+	if (hog->pipe) {
+		unlink(hog->pipe);
+		require(!mkfifo(hog->pipe, 0600), "a named pipe can be made", "%s: %s", hog->pipe,
+			strerror(errno));
+	}
 	/* exec: a small process without our BPF links and read-only data. */
 	hog->pid = fork();
 	if (!hog->pid) {
 		dup2(order[0], 0);
 		dup2(done[1], 1);
 		execl("/proc/self/exe", "hog", "hog", hog->name, adj, hog->file ? "1" : "0",
-		      hog->dirs ?: "", NULL);
+		      hog->dirs ?: "", hog->pipe ?: "", NULL);
 		_exit(1);
 	}
 	close(order[0]);

@@ -86,12 +86,20 @@ void sysctl_write(const char *file, const char *value);	/* below /proc/sys */
 int count_threads(const char *comm);
 int count_struct_ops(void);
 
+/*
+ * Nobody can open or close a named pipe any more: a writer of ours holds its lock, in a page
+ * fault that is not served until the pipe is let go.
+ */
+void pipe_hold(const char *path);
+void pipe_let_go(void);
+
 /* Hogs. */
 struct hog {
 	const char *name;
 	const char *cgroup;
 	int adj;
 	bool file;		/* fill tmpfs instead of anonymous memory */
+	const char *pipe;	/* made, and open around that file, so closed before it */
 	const char *dirs;	/* an order is a number of directories to make there */
 	pid_t pid;
 	int order, done;	/* pipes */
