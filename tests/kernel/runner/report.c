@@ -201,19 +201,39 @@ static void mark(const char *what, const char *name)
 	close(fd);
 }
 
-/* The OOM header is rate-limited: wait until the next scenario's will be printed. */
+static struct {
+	uint64_t ms;
+	long long kills;
+} sample[64];
+static unsigned int samples;
+
+static void sample_kills(void)
+{
+	sample[samples % ARRAY_SIZE(sample)].ms = now_ms();
+	sample[samples++ % ARRAY_SIZE(sample)].kills = vmstat("oom_kill");
+}
+
+/* No fewer than in the interval that ends now: since the last sample before it. */
+static long long kills_lately(void)
+{
+	uint64_t begin = now_ms() - OOM_RATELIMIT_MS;
+	unsigned int i;
+
+	for (i = 1; i <= samples && i <= ARRAY_SIZE(sample); i++)
+		if (sample[(samples - i) % ARRAY_SIZE(sample)].ms <= begin)
+			return vmstat("oom_kill") - sample[(samples - i) % ARRAY_SIZE(sample)].kills;
+	return vmstat("oom_kill");
+}
+
+/*
+ * The OOM header is rate-limited: wait until the next scenario's will be printed. Where the
+ * kernel's interval begins is not known, so none may have seen too many.
+ */
 static void make_room_in_log(void)
 {
-	static uint64_t window_ms;
-	static long long window_kills;
-
-	if (vmstat("oom_kill") - window_kills >= OOM_RATELIMIT_KILLS)
-		while (now_ms() < window_ms + OOM_RATELIMIT_MS)
-			pause_ms(20);
-	if (now_ms() >= window_ms + OOM_RATELIMIT_MS) {
-		window_ms = now_ms();
-		window_kills = vmstat("oom_kill");
-	}
+	while (kills_lately() >= OOM_RATELIMIT_KILLS)
+		pause_ms(20);
+	sample_kills();
 }
 
 void keep_going(void)
@@ -282,6 +302,7 @@ bool run_scenario(const struct scenario *scenario)
 		check(false, "nothing is left behind", "no struct_ops map, no psimon thread",
 		      "%d struct_ops maps, %d psimon threads", count_struct_ops(),
 		      count_threads("psimon"));
+	sample_kills();
 	mark("end", scenario->name);
 	send_report(scenario, now_ms() - start);
 	return !report->failed;
