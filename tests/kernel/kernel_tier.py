@@ -239,7 +239,8 @@ def _boot(artifact: Path, initramfs: Path, directory: Path, name: str, memory: i
         command += ["-device", "virtio-balloon-pci,deflate-on-oom=on", "-qmp", f"unix:{monitor},server=on,wait=off"]
     arguments = ["console=ttyS0", "ignore_loglevel", "panic=-1", f"boot={name}", *append]
     if debugs(artifact):
-        arguments.append(f"slow={DEBUG_SLOWER}")
+        # All checks of the slab allocator but the traces of who allocated, which KASAN keeps as well.
+        arguments += [f"slow={DEBUG_SLOWER}", "slub_debug=FZP"]
     if deaths := os.environ.get("BPF_OOM_STORM"):  # how many a storm takes
         arguments.append(f"storm={int(deaths)}")
     command += ["-append", " ".join(arguments + ([f"scenarios={only}"] if only else []))]
