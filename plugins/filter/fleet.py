@@ -17,6 +17,7 @@ from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._fleet import (
     kills_between,
     observing,
 )
+from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._report import fleet_report
 
 
 class FilterModule:
@@ -28,6 +29,7 @@ class FilterModule:
             "fleet_json": fleet_json,
             "fleet_junit": fleet_junit,
             "fleet_lines": fleet_lines,
+            "fleet_report": fleet_report,
             "host_result": host_result,
             "kills_between": kills_between,
             "observing": observing,

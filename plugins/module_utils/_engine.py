@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import time
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -208,6 +209,7 @@ class Engine:
             "neighbours": neighbours(self.paths),
             "room": room(self.paths),
             "pressure": pressure(self.paths),
+            "booted": time.time() - time.clock_gettime(time.CLOCK_BOOTTIME),
             "problems": problems,
             "boot_unit": boot_unit(self.paths),
             "libbpf": survey.capability.libbpf,

@@ -158,6 +158,10 @@ pressure:
   description: The system's memory pressure, averages over a minute in percent, as C(some) and C(full). Empty without PSI.
   returned: success
   type: dict
+booted:
+  description: When the host booted, in seconds since 1970. A decision was made C(time_ns) nanoseconds later.
+  returned: success
+  type: float
 problems:
   description: What is wrong with the persisted set as a whole, or left by an interrupted change.
   returned: success

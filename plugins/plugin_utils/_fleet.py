@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 #: Every host has one of these: as it must be; otherwise; not able to load policies; not to be asked; asked in vain.
 STATES = ("as_wanted", "drifted", "incapable", "unreachable", "failed")
-_WORDS = {
+WORDS = {
     "as_wanted": "as wanted",
     "drifted": "drifted",
     "incapable": "no capable kernel",
@@ -45,7 +45,7 @@ def host_result(results: Mapping[str, Any]) -> dict[str, Any]:
     it can differ. A host of which nothing is known has failed: it is never silently missing.
     """
     known = {name: value for name, value in results.items() if value and name != "skips"}
-    made: dict[str, Any] = {"state": "failed", "why": "", "drift": [], "policies": {}, "kernel": None}
+    made: dict[str, Any] = {"state": "failed", "why": "", "drift": [], "policies": {}, "kernel": None, "booted": None}
     if any(value.get("unreachable") for value in known.values()):
         why = next(value.get("msg") for value in known.values() if value.get("unreachable"))
         return {**made, "state": "unreachable", "why": _line(why)}
@@ -57,14 +57,16 @@ def host_result(results: Mapping[str, Any]) -> dict[str, Any]:
     info = known.get("info", {})
     capability = known["set"].get("capability") or info.get("capability") or {}
     made["kernel"] = capability.get("kernel")
+    made["booted"] = info.get("booted")
     made["policies"] = info.get("policies") or known["set"].get("policies") or {}
     problems = [each["sentence"] for each in capability.get("problems") or []]
     drift = _drift({**known, "set": known["set"]})
     blocked = [each["what"] for each in drift if each["aspect"] == "capability"]
     if not (blocked and results.get("skips")):
         made["drift"] = [each for each in drift if each["aspect"] != "capability"]
-    if made["drift"]:
-        return {**made, "state": "drifted", "why": f"{len(made['drift'])} differences"}
+    number = len(made["drift"])
+    if number:
+        return {**made, "state": "drifted", "why": f"{number} difference{'s' if number > 1 else ''}"}
     if blocked or not (capability.get("oom") and capability.get("psi")):
         why = dict.fromkeys(blocked or problems)  # one reason may hold for several policies
         return {**made, "state": "incapable", "why": _line(" ".join(why) or "it cannot load policies")}
@@ -82,12 +84,12 @@ def fleet_lines(hosts: Mapping[str, Mapping[str, Any]]) -> list[str]:
         for name, host in sorted(hosts.items()):
             if host["state"] != state:
                 continue
-            lines.append(f"{name}: {_WORDS[state]}" + (f": {host['why']}" if host["why"] else ""))
+            lines.append(f"{name}: {WORDS[state]}" + (f": {host['why']}" if host["why"] else ""))
             for each in host["drift"]:
                 whose = f"{_line(each['policy'])}, " if each["policy"] else ""
                 lines.append(f"  {whose}{each['aspect']}: {_line(each['what'])}")
     counts = {state: sum(host["state"] == state for host in hosts.values()) for state in STATES}
-    lines.append(", ".join(f"{number} {_WORDS[state]}" for state, number in counts.items() if number) or "no hosts")
+    lines.append(", ".join(f"{number} {WORDS[state]}" for state, number in counts.items() if number) or "no hosts")
     return lines
 
 
@@ -109,7 +111,7 @@ def fleet_junit(hosts: Mapping[str, Mapping[str, Any]], accept: Iterable[str] = 
         if host["state"] == "as_wanted":
             continue
         kind = "skipped" if host["state"] in accepted else "error" if name in errors else "failure"
-        found = ElementTree.SubElement(case, kind, message=_xml(f"{_WORDS[host['state']]}: {host['why']}"))
+        found = ElementTree.SubElement(case, kind, message=_xml(f"{WORDS[host['state']]}: {host['why']}"))
         found.text = _xml("\n".join(f"{each['policy']} {each['aspect']}: {each['what']}".strip() for each in host["drift"]))
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
@@ -171,6 +173,7 @@ def kills_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
 
 __all__ = [
     "STATES",
+    "WORDS",
     "bad_hosts",
     "before_change",
     "fleet_bad",

@@ -58,7 +58,14 @@ def test_every_host_has_a_state(changes: dict[str, Any], state: str) -> None:
 
 
 def test_a_host_of_which_nothing_is_known_has_failed() -> None:
-    assert host_result({}) == {"state": "failed", "why": "it gave no result", "drift": [], "policies": {}, "kernel": None}
+    assert host_result({}) == {
+        "state": "failed",
+        "why": "it gave no result",
+        "drift": [],
+        "policies": {},
+        "kernel": None,
+        "booted": None,
+    }
 
 
 def test_a_host_that_is_only_prepared_can_still_drift() -> None:
@@ -91,7 +98,7 @@ def test_lines_for_people_have_the_worst_first_and_a_count() -> None:
     assert fleet_lines(FLEET) == [
         "c: unreachable: no route",
         "d: no capable kernel: This kernel has no bpf_oom_ops; boot one.",
-        "b: drifted: 1 differences",
+        "b: drifted: 1 difference",
         "  leaf, order: it differs",
         "1 as wanted, 1 drifted, 1 no capable kernel, 1 unreachable",
     ]
