@@ -6,7 +6,7 @@ TIERS := $(ENV) tests/tools/tiers
 
 .DEFAULT_GOAL := help
 .PHONY: help setup kernel kernel-debug kernel-deb image demo lint unit test-kernel test-kernel-debug test-kernel-faults \
-	molecule molecule-operations molecule-drift molecule-faults test test-long bench-kernel clean
+	molecule molecule-operations molecule-drift molecule-faults molecule-rollout test-report test test-long bench-kernel clean
 
 # What kernel/build reads may be given to make, too: make kernel SERIES=7.3
 export SERIES LINUX_SRC FLAVOUR CONFIG
@@ -62,11 +62,17 @@ molecule-drift: ## what is changed behind Ansible's back is found and healed
 molecule-faults: ## full disks, damaged files, unprivileged users, two controllers at once
 	@$(TIERS) molecule-faults
 
+molecule-rollout: ## three machines: a good rollout, and each way to go wrong
+	@$(TIERS) molecule-rollout
+
+test-report: ## the page of a fleet in a headless browser
+	@$(TIERS) report
+
 test: ## lint, unit, test-kernel and molecule, and a count; more of the kernel where that changed
 	@$(TIERS) lint unit kernel molecule --when-changed
 
 test-long: ## everything: both series, step by step, plain, debug, faults put back, long storms
-	@$(TIERS) lint unit kernel molecule molecule-operations molecule-drift molecule-faults kernel-7.3 kernel-plain \
+	@$(TIERS) lint unit report kernel molecule molecule-operations molecule-drift molecule-faults molecule-rollout kernel-7.3 kernel-plain \
 		molecule-plain kernel-debug kernel-storm kernel-trees kernel-faults kernel-faults-7.3 series
 
 clean: ## remove the cache: everything built and downloaded

@@ -7,6 +7,7 @@
     machine.py ssh NAME [COMMAND...]      run a command in it, or log in
     machine.py inventory NAME             an inventory of it, for ansible-playbook --inventory
     machine.py list | log NAME | scan NAME | reboot NAME | destroy NAME
+    machine.py unplug NAME | plug NAME    a power cut, and the boot after it
 
 A machine is a directory under the cache: a disk overlay, the serial log, a QMP socket. The first machine of a kind boots; its
 state is saved, and every later one starts from there in seconds. Such machines share what the saved one knew: its random
@@ -190,21 +191,36 @@ class Machine:
     def qmp(self) -> Qmp:
         return Qmp(self.directory)
 
-    def start(self, qemu: list[str], backing: pathlib.Path, backing_format: str, incoming: pathlib.Path | None = None) -> None:
+    def start(
+        self,
+        qemu: list[str],
+        backing: pathlib.Path,
+        backing_format: str,
+        incoming: pathlib.Path | None = None,
+        durable: bool = False,
+    ) -> None:
+        """Start QEMU on a new overlay of the disk. What a machine has flushed survives a power cut only if it is DURABLE."""
         disk = self.directory / "disk.qcow2"
         overlay = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(backing), "-F", backing_format, str(disk)]
         subprocess.run(overlay, check=True)
+        cache = "writeback" if durable else "unsafe"
         arguments = [
             *qemu,
-            *("-drive", f"file={_comma(disk)},if=virtio,format=qcow2,cache=unsafe"),
+            *("-drive", f"file={_comma(disk)},if=virtio,format=qcow2,cache={cache}"),
             *("-chardev", f"file,id=serial,path={_comma(self.serial)},append=on", "-serial", "chardev:serial"),
             *("-qmp", "unix:qmp,server=on,wait=off"),
         ]
-        if incoming:
-            arguments += ["-incoming", f"exec:cat {shlex.quote(str(incoming))}"]
+        self._launch(arguments, ["-incoming", f"exec:cat {shlex.quote(str(incoming))}"] if incoming else [])
+
+    def _launch(self, arguments: list[str], incoming: list[str]) -> None:
         with open(self.directory / "qemu.log", "w") as output:
             process = subprocess.Popen(
-                arguments, cwd=self.directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                [*arguments, *incoming],
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
         (self.directory / "pid").write_text(str(process.pid))
         deadline = time.monotonic() + 60
@@ -218,7 +234,7 @@ class Machine:
             time.sleep(0.05)
         root = image.image()
         facts = {"name": self.name, "port": int(port[1]) if port else fail("QEMU forwards no port")}
-        facts |= {"key": str(root / "id_ed25519"), "known_hosts": str(root / "known_hosts")}
+        facts |= {"key": str(root / "id_ed25519"), "known_hosts": str(root / "known_hosts"), "qemu": arguments}
         (self.directory / "machine.json").write_text(json.dumps(facts))
         (self.directory / "inventory.json").write_text(json.dumps({"fleet": {"hosts": {self.name: self.inventory()}}}, indent=2))
 
@@ -277,13 +293,32 @@ class Machine:
             time.sleep(0.2)
         fail(f"{self.name} did not come back from the reboot within {BOOT_LIMIT} s")
 
+    def unplug(self) -> None:
+        """Cut its power: what it has not flushed is lost."""
+        pid = self.pid()
+        if pid is None:
+            fail(f"{self.name} does not run")
+        self._end(pid, ((signal.SIGKILL, 30),))
+
+    def plug(self) -> None:
+        """Boot it after a power cut, from the disk as it is, and wait until it answers."""
+        if self.pid() is not None:
+            fail(f"{self.name} is running already")
+        (self.directory / "qmp").unlink(missing_ok=True)
+        self._launch(self.facts["qemu"], [])
+        self.wait()
+
     def stop(self) -> None:
         pid = self.pid()
         if pid is None:
             return
         with contextlib.suppress(OSError, MachineError), contextlib.closing(self.qmp()) as qmp:
             qmp("quit")
-        for number, patience in ((None, 10), (signal.SIGTERM, 10), (signal.SIGKILL, 30)):
+        self._end(pid, ((None, 10), (signal.SIGTERM, 10), (signal.SIGKILL, 30)))
+
+    def _end(self, pid: int, steps: tuple[tuple[signal.Signals | None, float], ...]) -> None:
+        """Wait for the end of its QEMU, after each signal for so many seconds."""
+        for number, patience in steps:
             if number is not None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
@@ -374,7 +409,7 @@ def snapshot(qemu: list[str], root: pathlib.Path, boot: pathlib.Path) -> pathlib
     return target
 
 
-def create(name: str, memory: int = 1024, cpus: int = 2, append: str = "", cold: bool = False) -> Machine:
+def create(name: str, memory: int = 1024, cpus: int = 2, append: str = "", cold: bool = False, durable: bool = False) -> Machine:
     """Start a machine and wait until it answers. COLD boots it, without and around the saved state."""
     machine = Machine(name)
     if machine.pid() is not None:
@@ -391,11 +426,11 @@ def create(name: str, memory: int = 1024, cpus: int = 2, append: str = "", cold:
     machine.directory.mkdir(parents=True)
     try:
         if saved is None:
-            machine.start(qemu, root / "root.ext4", "raw")
+            machine.start(qemu, root / "root.ext4", "raw", durable=durable)
             machine.wait()
         else:
             shutil.copyfile(saved / "serial.log", machine.serial)
-            machine.start(qemu, saved / "disk.qcow2", "qcow2", incoming=saved / "state")
+            machine.start(qemu, saved / "disk.qcow2", "qcow2", incoming=saved / "state", durable=durable)
             machine.resume()
             machine.wait(RESUME_LIMIT)
             # Its clock still shows when it was saved.
@@ -416,13 +451,14 @@ def main() -> int:
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("image")
     verbs.add_parser("list")
-    for verb in ("create", "destroy", "reboot", "log", "scan", "inventory", "ssh"):
+    for verb in ("create", "destroy", "reboot", "unplug", "plug", "log", "scan", "inventory", "ssh"):
         verbs.add_parser(verb).add_argument("name")
     creating = verbs.choices["create"]
     creating.add_argument("--memory", type=int, default=1024, help="MiB")
     creating.add_argument("--cpus", type=int, default=2)
     creating.add_argument("--append", default="", help="more words for the kernel command line")
     creating.add_argument("--cold", action="store_true", help="boot it, do not start from a saved state")
+    creating.add_argument("--durable", action="store_true", help="what it flushes to its disk survives a power cut")
     creating.add_argument("--json", action="store_true", help="print the inventory variables")
     verbs.choices["ssh"].add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
@@ -451,7 +487,7 @@ def act(options: argparse.Namespace) -> int:
         return 0
     if options.verb == "create":
         began = time.monotonic()
-        made = create(options.name, options.memory, options.cpus, options.append, options.cold)
+        made = create(options.name, options.memory, options.cpus, options.append, options.cold, options.durable)
         say(f"{made.name} is up after {time.monotonic() - began:.0f} s")
         if options.json:
             print(json.dumps(made.inventory()))
@@ -461,6 +497,10 @@ def act(options: argparse.Namespace) -> int:
         machine.destroy()
     elif options.verb == "reboot":
         machine.reboot()
+    elif options.verb == "unplug":
+        machine.unplug()
+    elif options.verb == "plug":
+        machine.plug()
     elif options.verb == "log":
         print(machine.log(), end="")
     elif options.verb == "inventory":
