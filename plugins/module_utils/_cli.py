@@ -34,6 +34,8 @@ def parser() -> argparse.ArgumentParser:
     kill_log = commands.add_parser("kill-log", help="run as a service: log every OOM victim to the journal and to Prometheus")
     kill_log.add_argument("--textfile", default="", help="where Prometheus' node exporter finds the numbers; none without")
     kill_log.add_argument("--forget", action="store_true", help="do not run, but remove what the service leaves when it stops")
+    check_kernel = commands.add_parser("check-kernel", help="say whether the persisted policies will load on another kernel")
+    check_kernel.add_argument("file", help="that kernel's BTF, its vmlinux, or its image where xz or gzip has compressed it")
     commands.add_parser("unload", help="unload all policies at once; they come back with apply or at boot")
     commands.add_parser("verify", help=f"compare persisted with loaded: exit {OK} no drift, {DRIFT} drift, {ERROR} error")
     return top
@@ -49,6 +51,8 @@ def main(arguments: Sequence[str] | None = None, engine: Engine | None = None) -
         engine = engine or Engine()
         if options.command == "status":
             return _status(engine, options.json)
+        if options.command == "check-kernel":
+            return _check_kernel(engine, options.file)
         if options.command == "decisions":
             return _decisions(engine, options.policy, options.number, options.json)
         with engine.locked(check=options.command == "verify"):
@@ -66,6 +70,15 @@ def _kill_log(textfile: str, only_forget: bool) -> int:
     else:
         KillLog(Paths(), textfile).run()
     return OK
+
+
+def _check_kernel(engine: Engine, path: str) -> int:
+    found = engine.foresee(path)
+    for name, policy in found.items():
+        print(f"{name}: {'will load' if policy['loads'] else 'will not load'}")
+        for each in (*policy["problems"], *policy["degraded"]):
+            print(f"  {each}")
+    return OK if all(policy["loads"] for policy in found.values()) else ERROR
 
 
 def _apply(engine: Engine) -> int:

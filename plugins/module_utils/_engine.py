@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Iterator
 
-from . import _loader
+from . import _core, _loader
 from ._capability import LACKING, Capability, Problem, read_capability
 from ._decisions import readable
 from ._drift import Loaded, Reason, idle, load_reasons, observes, persist_reasons, renewals
@@ -404,6 +404,26 @@ class Engine:
         wish = complete_wish(survey, kept.manifests.values(), set(), exclusive=True)
         blocked = self.blocked(survey, {each.name: each.kind for each in kept.manifests.values()}, check)
         return self.apply(survey, wish, blocked, check)
+
+    def foresee(self, path: str) -> dict[str, dict[str, Any]]:
+        """Each persisted policy: why it will not load on the kernel of which the file holds the BTF, and what it will lack."""
+        stored = self.store.read_set()
+        if stored.problem:
+            raise BpfOomError(f"the persisted set is damaged: {stored.problem}", "run the play again, it mends the set")
+        target = _core.read_target(path)
+        found: dict[str, dict[str, Any]] = {
+            name: {"loads": False, "problems": [why], "degraded": []} for name, why in stored.broken.items()
+        }
+        for name, manifest in stored.manifests.items():
+            unusable = self.store.object_problem(manifest)
+            data = b"" if unusable else self.store.object_bytes(manifest)
+            problems = [unusable] if unusable else _core.problems(data, target)
+            found[name] = {
+                "loads": not problems,
+                "problems": problems,
+                "degraded": [] if problems else _core.without(data, target),
+            }
+        return dict(sorted(found.items()))
 
     def forget(self, name: str, check: bool = False) -> bool:
         there = name in self.store.kept()

@@ -61,7 +61,7 @@ def render(hosts: dict[str, Any], directory: pathlib.Path) -> pathlib.Path:
         "hosts": "localhost",
         "connection": "local",
         "gather_facts": False,
-        "vars": {"report": "{{ hosts_found | linuxmm.bpf_oom.fleet_report(%r) }}" % NOW},
+        "vars": {"report": f"{{{{ hosts_found | linuxmm.bpf_oom.fleet_report({NOW!r}) }}}}"},
         "tasks": [
             {
                 "ansible.builtin.template": {
@@ -114,7 +114,7 @@ def shown(page: Page, table: str = "hosts-table") -> list[str]:
 
 def test_every_host_is_shown_with_its_state(page: Page) -> None:
     assert sorted(shown(page)) == sorted(fleet())
-    words = dict(zip(shown(page), page.locator("#hosts-table .state").all_inner_texts()))
+    words = dict(zip(shown(page), page.locator("#hosts-table .state").all_inner_texts(), strict=True))
     assert words["web1"] == "as wanted"
     assert words["gone1"] == "unreachable"
     assert page.locator(".states button").all_inner_texts() == [

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._cli import DRIFT, ERROR, OK, main, parser
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._compiler import compile_bundle, find_toolchain
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import Engine, boot_unit, neighbours
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._manifest import digest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Paths
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._store import Store
 from ansible_collections.linuxmm.bpf_oom.tests.unit.plugins.module_utils.common import manifest
@@ -124,3 +126,22 @@ def test_the_boot_unit_is_read_from_disk(paths: Paths, tmp_path: Path) -> None:
     assert boot_unit(paths) == {"installed": True, "enabled": False}
     (unit.parent / "multi-user.target.wants/bpf-oom.service").symlink_to(unit)
     assert boot_unit(paths) == {"installed": True, "enabled": True}
+
+
+def test_another_kernel_is_checked(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    as_root()
+    reads = "struct a { int %s; } __attribute__((preserve_access_index)); int f(struct a *a) { return a->%s; }"
+    data = compile_bundle("leaf", {"leaf.c": reads % ("here", "here")}, "leaf.c", find_toolchain())
+    store = Store(paths)
+    store.put_object("3" * 64, data)
+    store.switch([manifest(object=digest(data))])
+    for field, status, said in (("here", OK, "leaf: will load\n"), ("gone", ERROR, "struct a, here\n")):
+        other = Path(paths.root) / field
+        other.write_bytes(compile_bundle("kernel", {"kernel.c": reads % (field, field)}, "kernel.c", find_toolchain()))
+        assert main(["check-kernel", str(other)], Engine(paths)) == status
+        assert capsys.readouterr().out.endswith(said)
+    store.put_object("3" * 64, data + b"damaged")
+    assert main(["check-kernel", str(other)], Engine(paths)) == ERROR
+    assert "is damaged" in capsys.readouterr().out
+    assert main(["check-kernel", "/dev/null"], Engine(paths)) == ERROR
+    assert "holds no BTF" in capsys.readouterr().err

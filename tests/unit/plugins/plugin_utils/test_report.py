@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
-
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._fleet import STATES, host_result
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._report import BINS, LEFT, SERIES, WIDTH, fleet_report
 
@@ -24,7 +23,7 @@ def host(*deaths: tuple[float, str], outcome: str = "killed", **changed: Any) ->
 
 
 def bars(plot: dict[str, Any]) -> int:
-    return sum(int(bar["what"].rsplit(": ", 1)[1]) for bar in plot["bars"])
+    return sum(int(each["what"].rsplit(": ", 1)[1]) for each in plot["bars"])
 
 
 @pytest.mark.parametrize("longest", [0.5, 59, 3600, 86400, 30 * 86400, 390 * 86400])
@@ -32,9 +31,9 @@ def test_every_kill_is_in_a_plot_that_is_wide_enough(longest: float) -> None:
     report = fleet_report({"a": host((longest, "/x"), (longest / 3, "/y"), (0, "/y"))}, NOW)
     for plot in report["plots"]:
         assert bars(plot) == sum(each["kills"] for each in plot["legend"]) == 3
-        assert all(LEFT <= bar["x"] and bar["x"] + bar["width"] <= WIDTH + 1 for bar in plot["bars"])
-        assert all(bar["y"] >= plot["top_y"] - 0.1 and bar["y"] + bar["height"] <= plot["base"] + 0.1 for bar in plot["bars"])
-        assert len({bar["x"] for bar in plot["bars"]}) <= BINS + 1
+        assert all(each["x"] >= LEFT and each["x"] + each["width"] <= WIDTH + 1 for each in plot["bars"])
+        assert all(each["y"] >= plot["top_y"] - 0.1 and each["y"] + each["height"] <= plot["base"] + 0.1 for each in plot["bars"])
+        assert len({each["x"] for each in plot["bars"]}) <= BINS + 1
 
 
 def test_a_clock_that_is_ahead_loses_no_kill() -> None:

@@ -1,0 +1,368 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether objects will load on a kernel that does not run, of which only the BTF is known.
+
+Follows what libbpf does at load: callbacks, kfuncs, tracepoints and CO-RE relocations are looked for in the BTF, by the rules of
+libbpf's relo_core.c. What a verifier says of the programs cannot be known without that kernel.
+"""
+
+from __future__ import annotations
+
+import lzma
+import struct
+import zlib
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+from ._capability import LACKING, STRUCTS
+from ._errors import BpfOomError
+
+_MAGIC = 0xEB9F
+_INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF = 1, 2, 3, 4, 5, 6, 7, 8
+_VOLATILE, _CONST, _RESTRICT, _FUNC, _PROTO, _VAR, _DATASEC, _FLOAT = 9, 10, 11, 12, 13, 14, 15, 16
+_DECL_TAG, _TYPE_TAG, _ENUM64 = 17, 18, 19
+_WRAPPERS = (_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG)
+# Bytes behind the 12 of each type: so many, and so many for each of its elements.
+_TAIL = {
+    **dict.fromkeys((_PTR, _FWD, *_WRAPPERS, _FUNC, _FLOAT), (0, 0)),
+    **dict.fromkeys((_INT, _VAR, _DECL_TAG), (4, 0)),
+    _ARRAY: (12, 0),
+    **dict.fromkeys((_STRUCT, _UNION, _DATASEC, _ENUM64), (0, 12)),
+    **dict.fromkeys((_ENUM, _PROTO), (0, 8)),
+}
+# Kinds of relocations, enum bpf_core_relo_kind.
+_FIELD_EXISTS, _TYPE_ID_LOCAL, _TYPE_EXISTS, _ENUMVAL_EXISTS, _TYPE_MATCHES = 2, 6, 8, 10, 12
+_ASKS = (_FIELD_EXISTS, _TYPE_EXISTS, _ENUMVAL_EXISTS, _TYPE_MATCHES)
+_OF_FIELD, _OF_ENUM = (0, 1, 2, 3, 4, 5), (10, 11)
+#: What reading bytes that are not what they say ends with.
+DAMAGED = (ValueError, KeyError, IndexError, OverflowError, RecursionError, struct.error)
+#: A BTF of a distribution's kernel has some MiB.
+LARGEST = 256 << 20
+
+
+class _Type(NamedTuple):
+    name: str
+    kind: int
+    parts: int  # how many members, values or parameters
+    of: int  # a size or the id of a type
+    tail: int  # where the rest of it is
+
+    @property
+    def essential(self) -> str:
+        return self.name.split("___")[0] if "___" in self.name[1:] else self.name
+
+
+class Types:
+    """The types of a BTF, by id."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        magic, _version, _flags, head, type_at, type_size, text_at, text_size = struct.unpack_from("<HBBIIIII", data)
+        if magic != _MAGIC:
+            raise ValueError("no BTF")
+        self._text = data[head + text_at : head + text_at + text_size]
+        self.types = [_Type("", 0, 0, 0, 0)]
+        at, end = head + type_at, head + type_at + type_size
+        while at < end:
+            name, info, of = struct.unpack_from("<III", data, at)
+            kind, count = info >> 24 & 0x1F, info & 0xFFFF
+            fixed, each = _TAIL[kind]
+            self.types.append(_Type(self.text(name), kind, count, of, at + 12))
+            at += 12 + fixed + count * each
+        self._named: Dict[Tuple[int, str], List[int]] = {}
+        for number, found in enumerate(self.types):
+            if found.name:
+                self._named.setdefault((found.kind, found.essential), []).append(number)
+
+    def text(self, at: int) -> str:
+        end = self._text.index(b"\0", at)
+        return self._text[at:end].decode("utf-8", "replace")
+
+    def named(self, kind: int, name: str) -> List[int]:
+        return self._named.get((kind, name), [])
+
+    def plain(self, number: int) -> int:
+        """Through typedefs, const and the like."""
+        for _depth in range(64):
+            if self.types[number].kind not in _WRAPPERS:
+                return number
+            number = self.types[number].of
+        raise ValueError("a circle of types")
+
+    def members(self, number: int) -> Iterator[Tuple[str, int]]:
+        found = self.types[number]
+        for index in range(found.parts):
+            name, of, _offset = struct.unpack_from("<III", self.data, found.tail + 12 * index)
+            yield self.text(name), of
+
+    def array(self, number: int) -> Tuple[int, int]:
+        of, _index, length = struct.unpack_from("<III", self.data, self.types[number].tail)
+        return of, length
+
+    def values(self, number: int) -> List[str]:
+        found = self.types[number]
+        size = 12 if found.kind == _ENUM64 else 8
+        return [self.text(struct.unpack_from("<I", self.data, found.tail + size * index)[0]) for index in range(found.parts)]
+
+    def section(self, name: str) -> List[int]:
+        """The types of what a DATASEC holds."""
+        return [
+            struct.unpack_from("<I", self.data, self.types[number].tail + 12 * index)[0]
+            for number in self.named(_DATASEC, name)
+            for index in range(self.types[number].parts)
+        ]
+
+    def find_member(self, number: int, name: str, depth: int = 0) -> Optional[int]:
+        """The type of a member, also of one inside anonymous structs and unions."""
+        for found, of in self.members(number):
+            inner = self.plain(of)
+            if found == name:
+                return of
+            if not found and self.types[inner].kind in (_STRUCT, _UNION) and depth < 16:
+                below = self.find_member(inner, name, depth + 1)
+                if below is not None:
+                    return below
+        return None
+
+
+def _sections(data: bytes) -> Dict[str, bytes]:
+    """The sections of a 64-bit little-endian ELF file, by name; the first of each."""
+    if data[:6] != b"\x7fELF\x02\x01":
+        raise ValueError("no 64-bit little-endian ELF file")
+    (table,) = struct.unpack_from("<Q", data, 40)
+    size, count, names = struct.unpack_from("<HHH", data, 58)
+    headers = [struct.unpack_from("<IIQQQQIIQQ", data, table + size * index) for index in range(count)]
+    text = data[headers[names][4] : headers[names][4] + headers[names][5]]
+    found: Dict[str, bytes] = {}
+    for header in headers:
+        name = text[header[0] : text.index(b"\0", header[0])].decode("utf-8", "replace")
+        # SHT_NOBITS has nothing in the file.
+        found.setdefault(name, b"" if header[1] == 8 else data[header[4] : header[4] + header[5]])
+    return found
+
+
+def _weak(sections: Dict[str, bytes]) -> List[str]:
+    text = sections.get(".strtab", b"")
+    found = []
+    for at in range(0, len(sections.get(".symtab", b"")) // 24 * 24, 24):
+        name, info = struct.unpack_from("<IB", sections[".symtab"], at)
+        if info >> 4 == 2:
+            found.append(text[name : text.index(b"\0", name)].decode("utf-8", "replace"))
+    return found
+
+
+def _unxz(data: bytes) -> bytes:
+    return lzma.LZMADecompressor().decompress(data, LARGEST)
+
+
+def _gunzip(data: bytes) -> bytes:
+    return zlib.decompressobj(31).decompress(data, LARGEST)
+
+
+def _unpacked(image: bytes) -> Iterator[bytes]:
+    """What may be an ELF file inside a compressed kernel image."""
+    # Both know their own end; what follows is other parts of the image.
+    for magic, unpack in ((b"\xfd7zXZ\0", _unxz), (b"\x1f\x8b\x08", _gunzip)):
+        at = image.find(magic)
+        while at >= 0:
+            try:
+                yield unpack(image[at:])
+            except (EOFError, lzma.LZMAError, zlib.error):
+                pass  # only looked like it
+            at = image.find(magic, at + 1)
+
+
+def read_target(path: str) -> Types:
+    """The BTF of a kernel: from a file of plain BTF, from a vmlinux or from a kernel image that xz or gzip has compressed."""
+    remedy = "give the kernel's BTF (as in /sys/kernel/btf/vmlinux), its vmlinux, or its image where xz or gzip has compressed it"
+    try:
+        with open(path, "rb") as file:
+            data = file.read(LARGEST)
+    except OSError as error:
+        raise BpfOomError(f"{path}: {error.strerror}", remedy) from error
+    for candidate in [data] if data[:2] == b"\x9f\xeb" or data[:4] == b"\x7fELF" else _unpacked(data):
+        try:
+            return Types(candidate if candidate[:2] == b"\x9f\xeb" else _sections(candidate)[".BTF"])
+        except DAMAGED:
+            continue
+    raise BpfOomError(f"{path} holds no BTF that could be read", remedy)
+
+
+class _Relocation(NamedTuple):
+    type_id: int
+    access: str
+    kind: int
+
+
+def _relocations(types: Types, extension: bytes) -> List[_Relocation]:
+    """From .BTF.ext, each once."""
+    _magic, _version, _flags, head = struct.unpack_from("<HBBI", extension)
+    if head < 32:
+        return []
+    at, size = struct.unpack_from("<II", extension, 24)
+    if not size:
+        return []
+    at += head
+    end = at + size
+    (record,) = struct.unpack_from("<I", extension, at)
+    if record < 16:
+        raise ValueError("a relocation of fewer than 16 bytes")
+    at += 4
+    found: Dict[_Relocation, None] = {}
+    while at < end:
+        _section, count = struct.unpack_from("<II", extension, at)
+        at += 8
+        for _index in range(count):
+            _instruction, type_id, access, kind = struct.unpack_from("<IIII", extension, at)
+            found[_Relocation(type_id, types.text(access), kind)] = None
+            at += record
+    return list(found)
+
+
+def _compatible(local: Types, mine: int, target: Types, other: int) -> bool:
+    """Whether a field can be read as the object reads it: bpf_core_fields_are_compat()."""
+    mine, other = local.plain(mine), target.plain(other)
+    one, two = local.types[mine], target.types[other]
+    composite = (_STRUCT, _UNION)
+    if one.kind in composite and two.kind in composite:
+        return True
+    enums = (_ENUM, _ENUM64)
+    if one.kind != two.kind and not (one.kind in enums and two.kind in enums):
+        return False
+    if one.kind in (*enums, _FWD):
+        return not one.essential or not two.essential or one.essential == two.essential
+    if one.kind == _ARRAY:
+        return _compatible(local, local.array(mine)[0], target, target.array(other)[0])
+    return True
+
+
+def _has_field(local: Types, relocation: _Relocation, target: Types, candidate: int) -> bool:
+    mine, other = local.plain(relocation.type_id), candidate
+    # The first index only says which element of an array behind a pointer.
+    for index in map(int, relocation.access.split(":")[1:]):
+        found = local.types[mine]
+        if found.kind in (_STRUCT, _UNION):
+            name, of = list(local.members(mine))[index]
+            if name:
+                if target.types[other].kind not in (_STRUCT, _UNION):
+                    return False
+                theirs = target.find_member(other, name)
+                if theirs is None or not _compatible(local, of, target, theirs):
+                    return False
+                other = target.plain(theirs)
+            mine = local.plain(of)
+        elif found.kind == _ARRAY:
+            mine = local.plain(local.array(mine)[0])
+            of, length = target.array(other)
+            if length and index >= length:
+                return False
+            other = target.plain(of)
+        else:
+            raise ValueError("an access of something without parts")
+    return True
+
+
+def _root(local: Types, relocation: _Relocation) -> str:
+    return local.types[local.plain(relocation.type_id)].essential
+
+
+def _what(local: Types, relocation: _Relocation) -> str:
+    """For people: `struct mm_struct, flags`."""
+    number = local.plain(relocation.type_id)
+    found = local.types[number]
+    word = {_STRUCT: "struct ", _UNION: "union ", _ENUM: "enum ", _ENUM64: "enum "}.get(found.kind, "")
+    head = f"{word}{found.essential or '(anonymous)'}"
+    if relocation.kind in _OF_ENUM:
+        return f"{head}, {local.values(number)[int(relocation.access)]}"
+    if relocation.kind not in _OF_FIELD:
+        return head
+    path = []
+    for index in map(int, relocation.access.split(":")[1:]):
+        if local.types[number].kind in (_STRUCT, _UNION):
+            name, of = list(local.members(number))[index]
+            path += [name] if name else []
+            number = local.plain(of)
+        else:
+            path.append(str(index))
+            number = local.plain(local.array(number)[0])
+    return f"{head}, {'.'.join(path)}" if path else head
+
+
+def _resolves(local: Types, relocation: _Relocation, target: Types) -> bool:
+    number = local.plain(relocation.type_id)
+    found = local.types[number]
+    kinds = (_ENUM, _ENUM64) if found.kind in (_ENUM, _ENUM64) else (found.kind,)
+    candidates = [each for kind in kinds for each in target.named(kind, found.essential)]
+    if relocation.kind in _OF_FIELD:
+        return any(_has_field(local, relocation, target, each) for each in candidates)
+    if relocation.kind in _OF_ENUM:
+        value = local.values(number)[int(relocation.access)].split("___")[0]
+        return any(value in (name.split("___")[0] for name in target.values(each)) for each in candidates)
+    return bool(candidates)
+
+
+def _missing_kfuncs(local: Types, target: Types, weak: List[str]) -> Iterator[str]:
+    for number in local.section(".ksyms"):
+        found = local.types[number]
+        if found.name in weak or found.kind != _FUNC:
+            continue
+        theirs = [target.types[each] for each in target.named(_FUNC, found.name)]
+        if not theirs:
+            yield f"it has no kfunc {found.name}()"
+        elif local.types[found.of].parts not in [target.types[each.of].parts for each in theirs]:
+            yield f"its kfunc {found.name}() has other arguments"
+
+
+def problems(data: bytes, target: Types) -> List[str]:
+    """Why an object will not load on a kernel with this BTF, a clause each; empty when nothing is in the way.
+
+    An object that asks whether something of a type exists has code for both answers, so nothing of that type is missed.
+    """
+    try:
+        sections = _sections(data)
+        local = Types(sections[".BTF"])
+        found = list(_missing_structs(local, target))
+        found += _missing_kfuncs(local, target, _weak(sections))
+        for name in sections:
+            kind, _slash, what = name.partition("/")
+            if kind == "tp_btf" and not target.named(_TYPEDEF, f"btf_trace_{what}"):
+                found.append(f"it has no tracepoint {what}")
+            if kind in ("fentry", "fexit") and not target.named(_FUNC, what):
+                found.append(f"it has no function {what}() to trace")
+        relocations = _relocations(local, sections.get(".BTF.ext", b"\0" * 8))
+        asked = {_root(local, each) for each in relocations if each.kind in _ASKS}
+        for each in relocations:
+            if each.kind in (*_ASKS, _TYPE_ID_LOCAL) or _resolves(local, each, target):
+                continue
+            if _root(local, each) not in asked:
+                found.append(f"it has not, or has otherwise: {_what(local, each)}")
+    except DAMAGED as error:
+        raise BpfOomError("an object has a BTF that cannot be read", "build it again") from error
+    return list(dict.fromkeys(found))
+
+
+def _missing_structs(local: Types, target: Types) -> Iterator[str]:
+    for name in STRUCTS.values():
+        for number in local.named(_STRUCT, name):
+            theirs = target.named(_STRUCT, name)
+            if not theirs:
+                yield f"it has no struct {name}"
+                continue
+            have = [member for member, _of in target.members(theirs[0])]
+            for member, _of in local.members(number):
+                if member not in have and member not in LACKING:
+                    yield f"its struct {name} has no {member}"
+
+
+def without(data: bytes, target: Types) -> List[str]:
+    """What a policy that loads there cannot do, a sentence each."""
+    local = Types(_sections(data)[".BTF"])
+    found = []
+    for name in STRUCTS.values():
+        for number in local.named(_STRUCT, name):
+            have = [member for theirs in target.named(_STRUCT, name) for member, _of in target.members(theirs)]
+            found += [
+                LACKING[member][1] for member, _of in local.members(number) if have and member in LACKING and member not in have
+            ]
+    return found
+
+
+__all__ = ["Types", "problems", "read_target", "without"]
