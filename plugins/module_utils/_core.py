@@ -8,6 +8,8 @@ libbpf's relo_core.c. What a verifier says of the programs cannot be known witho
 from __future__ import annotations
 
 import lzma
+import os
+import stat
 import struct
 import zlib
 from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
@@ -174,7 +176,10 @@ def read_target(path: str) -> Types:
     """The BTF of a kernel: from a file of plain BTF, from a vmlinux or from a kernel image that xz or gzip has compressed."""
     remedy = "give the kernel's BTF (as in /sys/kernel/btf/vmlinux), its vmlinux, or its image where xz or gzip has compressed it"
     try:
-        with open(path, "rb") as file:
+        # A named pipe that nobody writes to must not be waited for.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise BpfOomError(f"{path} is no plain file", remedy)
             data = file.read(LARGEST)
     except OSError as error:
         raise BpfOomError(f"{path}: {error.strerror}", remedy) from error

@@ -144,4 +144,4 @@ def test_another_kernel_is_checked(paths: Paths, capsys: pytest.CaptureFixture[s
     assert main(["check-kernel", str(other)], Engine(paths)) == ERROR
     assert "is damaged" in capsys.readouterr().out
     assert main(["check-kernel", "/dev/null"], Engine(paths)) == ERROR
-    assert "holds no BTF" in capsys.readouterr().err
+    assert "is no plain file" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import os
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,13 @@ def test_a_file_without_btf_is_refused_in_words(tmp_path: Path, data: bytes) -> 
         read_target(str(path))
     with pytest.raises(BpfOomError, match="No such file"):
         read_target(str(tmp_path / "gone"))
+
+
+def test_what_is_no_plain_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, why in ((tmp_path / "pipe", "is no plain file"), (Path("/dev/zero"), "is no plain file"), (tmp_path, "directory")):
+        with pytest.raises(BpfOomError, match=why):
+            read_target(str(path))
 
 
 _OBJECT: list[bytes] = []
