@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
+import re
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional
 
@@ -39,6 +42,12 @@ _CAPABLE = (
 )
 
 
+#: bpf() finds objects by their ids only for who has it in the first user namespace; it stands for CAP_BPF and CAP_PERFMON, too.
+_CAP_SYS_ADMIN = 21
+_FIRST_USER_NAMESPACE = ["0", "0", "4294967295"]
+_BPFFS = "/sys/fs/bpf"
+
+
 @dataclass(frozen=True)
 class Problem:
     id: str
@@ -58,6 +67,7 @@ class Capability:
     structs: Dict[str, List[str]] = field(default_factory=dict)
     kfuncs: List[str] = field(default_factory=list)
     features: Dict[str, bool] = field(default_factory=lambda: dict.fromkeys(FEATURES, False))
+    unprivileged_bpf: Optional[bool] = None  # whether users without rights may load BPF, None: the kernel does not say
     problems: List[Problem] = field(default_factory=list)
 
     def add(self, identity: str, cause: str, remedy: str, kind: str = "") -> None:
@@ -79,6 +89,7 @@ class Capability:
             "structs": self.structs,
             "kfuncs": self.kfuncs,
             "features": self.features,
+            "unprivileged_bpf": self.unprivileged_bpf,
             "problems": [{"id": each.id, "kind": each.kind or "any", "sentence": each.sentence} for each in self.problems],
         }
 
@@ -91,6 +102,7 @@ def read_capability(paths: Paths, lib: Optional[Library], lib_error: Optional[Bp
             found.add("off", f"loading is switched off by '{OFF_WORD}' on the kernel command line", "boot without that word")
     except OSError:
         found.add("proc", "/proc is not mounted", "mount it")
+    _read_rights(paths, found)
     _read_mounts(paths, found)
     if lib is None:
         if lib_error is not None:
@@ -99,6 +111,8 @@ def read_capability(paths: Paths, lib: Optional[Library], lib_error: Optional[Bp
             found.add(identity, lib_error.cause, lib_error.remedy)
         return found
     found.libbpf = lib.version
+    if not any(problem.id in ("user_namespace", "capabilities") for problem in found.problems):
+        _try_bpf(paths, lib, found)
     _read_btf(paths, lib, found)
     return found
 
@@ -119,12 +133,7 @@ def _read_mounts(paths: Paths, found: Capability) -> None:
         paths.read("/proc/pressure/memory")
     except OSError:
         found.add("psi_off", "PSI is off, so there is no pressure to watch", "boot with psi=1 on a kernel with CONFIG_PSI", "psi")
-    try:
-        mounts = [line.split()[1:3] for line in paths.read("/proc/mounts").splitlines()]
-    except OSError:
-        mounts = []
-    if ["/sys/fs/bpf", "bpf"] not in mounts:
-        found.add("bpffs", "no BPF file system is mounted at /sys/fs/bpf", "mount it with `mount -t bpf bpf /sys/fs/bpf`")
+    _read_bpffs(paths, found)
     try:
         if "[confidentiality]" in paths.read("/sys/kernel/security/lockdown"):
             found.add(
@@ -134,6 +143,77 @@ def _read_mounts(paths: Paths, found: Capability) -> None:
             )
     except OSError:
         pass  # no lockdown in this kernel: nothing to refuse
+
+
+def _read_rights(paths: Paths, found: Capability) -> None:
+    """Root in a container may be nobody to the kernel."""
+    try:
+        effective = re.search(r"^CapEff:\s*([0-9a-f]+)$", paths.read("/proc/self/status"), re.MULTILINE)
+        namespace = paths.read("/proc/self/uid_map").split()
+    except OSError:
+        return  # told of as /proc
+    remedy = "manage the host itself, not a container or a confined service on it"
+    if namespace != _FIRST_USER_NAMESPACE:
+        found.add("user_namespace", "root is root only in a user namespace here, as in a container, and may not load BPF", remedy)
+    elif effective and not int(effective[1], 16) >> _CAP_SYS_ADMIN & 1:
+        found.add("capabilities", "root lacks CAP_SYS_ADMIN here, as in a container, and may not load BPF", remedy)
+    try:
+        # 0: everybody may; 1 and 2: only who has the rights.
+        found.unprivileged_bpf = paths.read("/proc/sys/kernel/unprivileged_bpf_disabled").strip() == "0"
+    except OSError:
+        pass  # a kernel without the switch
+
+
+def _try_bpf(paths: Paths, lib: Library, found: Capability) -> None:
+    """Whether bpf() answers at all, and when it does not, who is in the way."""
+    result = int(lib.call("bpf_prog_get_next_id", 0, ctypes.byref(ctypes.c_uint32(0))))
+    if result not in (-errno.EPERM, -errno.EACCES):
+        return
+
+    def read(path: str) -> str:
+        try:
+            return paths.read(path).strip("\0\n ")
+        except OSError:
+            return ""
+
+    context = read("/proc/self/attr/current")
+    if re.search(r"^Seccomp:\s*2$", read("/proc/self/status"), re.MULTILINE):
+        found.add(
+            "seccomp",
+            "a seccomp filter denies bpf(), as container runtimes and services have them",
+            "run outside of it, or let it pass bpf()",
+        )
+    elif read("/sys/fs/selinux/enforce") == "1":
+        found.add(
+            "selinux",
+            f"SELinux denies bpf() to {context or 'this process'}",
+            "allow it by a policy module (its audit log names the rule), or run in another domain",
+        )
+    elif read("/sys/module/apparmor/parameters/enabled") == "Y" and context not in ("", "unconfined"):
+        found.add(
+            "apparmor", f"AppArmor confines this process ({context}) and denies bpf()", "allow it in that profile, or run outside"
+        )
+    else:
+        found.add("denied", "the kernel denies bpf() to root", "see which security module its log names")
+
+
+def _read_bpffs(paths: Paths, found: Capability) -> None:
+    """What is mounted last on the directory or above it is what one sees there."""
+    try:
+        mounts = [line.split()[1:4] for line in paths.read("/proc/mounts").splitlines()]
+    except OSError:
+        mounts = []
+    above = [mount for mount in mounts if f"{_BPFFS}/".startswith(mount[0].rstrip("/") + "/")]
+    target, kind, options = above[-1] if above else ("", "", "")
+    if (target, kind) == (_BPFFS, "bpf"):
+        if "ro" in options.split(","):
+            found.add("bpffs_read_only", f"the BPF file system at {_BPFFS} is mounted read-only", f"mount -o remount,rw {_BPFFS}")
+    elif any(mount[:2] == [_BPFFS, "bpf"] for mount in above):
+        found.add(
+            "bpffs_hidden", f"the BPF file system at {_BPFFS} is hidden by a {kind} mounted on {target}", f"unmount that {kind}"
+        )
+    else:
+        found.add("bpffs", f"no BPF file system is mounted at {_BPFFS}", f"mount it with `mount -t bpf bpf {_BPFFS}`")
 
 
 def _read_btf(paths: Paths, lib: Library, found: Capability) -> None:

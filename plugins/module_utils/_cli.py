@@ -154,6 +154,8 @@ def _status(engine: Engine, as_json: bool) -> int:
         return OK
     for problem in report["capability"]["problems"]:
         print(f"cannot load {problem['kind']} policies: {problem['sentence']}")
+    if report["capability"]["unprivileged_bpf"]:
+        print("users without rights may load BPF programs here: kernel.unprivileged_bpf_disabled is 0")
     for problem in report["problems"]:
         print(f"problem: {problem}")
     for name, policy in sorted(

@@ -119,6 +119,7 @@ _PROTOTYPES: Dict[str, Tuple[Any, List[Any]]] = {
     "bpf_map_get_next_key": (c_int, [c_int, c_void_p, c_void_p]),
     "bpf_map_get_next_id": (c_int, [c_uint32, _U32P]),
     "bpf_link_get_next_id": (c_int, [c_uint32, _U32P]),
+    "bpf_prog_get_next_id": (c_int, [c_uint32, _U32P]),
     "bpf_map_get_fd_by_id": (c_int, [c_uint32]),
     "bpf_link_get_fd_by_id": (c_int, [c_uint32]),
     "bpf_prog_get_fd_by_id": (c_int, [c_uint32]),
@@ -412,7 +413,7 @@ class Library:
         return found, list(ids[: found.nr_map_ids])
 
     def ids(self, what: str) -> Iterator[int]:
-        """The ids of all loaded objects, `what` being map or link."""
+        """The ids of all loaded objects, `what` being prog, map or link."""
         following = c_uint32(0)
         while True:
             result = int(self.call(f"bpf_{what}_get_next_id", following.value, ctypes.byref(following)))

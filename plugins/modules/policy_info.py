@@ -69,6 +69,11 @@ capability:
         - V(cgroup_online) tells PSI policies about new cgroups, V(averages) lets them use the averaging aggregator,
           V(bypass) takes a policy out of the chain that is slow or makes no progress again and again.
       type: dict
+    unprivileged_bpf:
+      description:
+        - Whether users without rights may load BPF programs of their own (C(kernel.unprivileged_bpf_disabled) is V(0)). They
+          cannot load policies even then. None when the kernel does not say.
+      type: bool
     problems:
       description: Each reason why policies cannot be loaded, as C(id), C(kind) (V(oom), V(psi) or V(any)) and C(sentence).
       type: list

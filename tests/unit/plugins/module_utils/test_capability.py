@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import errno
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._capability import KFUNCS, Capability, read_capability
@@ -25,10 +28,19 @@ def kernel(source: str) -> bytes:
     return compile_bundle("kernel", {"kernel.c": source}, "kernel.c", find_toolchain())
 
 
+class Bpf(Library):
+    """The real library, but that bpf() answers as a test wants: who runs the tests may not be root."""
+
+    answer = -errno.ENOENT
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        return self.answer if name == "bpf_prog_get_next_id" else super().call(name, *arguments)
+
+
 @pytest.fixture(scope="module")
 def lib() -> Library:
     # Reading BTF works with any libbpf 1.x; loading is what needs a later one.
-    return Library(minimum=(1, 0))
+    return Bpf(minimum=(1, 0))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +54,9 @@ def tree(tmp_path: Path, capable: bytes) -> Path:
     files = {
         "proc/sys/kernel/osrelease": "6.12.0-test\n",
         "proc/cmdline": "root=/dev/vda quiet\n",
-        "proc/mounts": "bpf /sys/fs/bpf bpf rw 0 0\n",
+        "proc/mounts": "/dev/vda / ext4 rw 0 0\nsysfs /sys sysfs rw 0 0\nbpf /sys/fs/bpf bpf rw,nosuid,mode=700 0 0\n",
+        "proc/self/status": "Name:\tx\nCapEff:\t000001ffffffffff\nSeccomp:\t0\n",
+        "proc/self/uid_map": "         0          0 4294967295\n",
         "proc/pressure/memory": "some avg10=0.00\n",
         "sys/fs/cgroup/cgroup.controllers": "cpu io memory pids\n",
         "sys/kernel/security/lockdown": "[none] integrity confidentiality\n",
@@ -69,11 +83,19 @@ def test_a_capable_host(tree: Path, lib: Library) -> None:
     assert not found.has("psi", "handle_cgroup_online")
 
 
+BPFFS = "/dev/vda / ext4 rw 0 0\nbpf /sys/fs/bpf bpf rw 0 0\n"
+
+
 @pytest.mark.parametrize(
     ("file", "text", "identity", "says"),
     [
         ("proc/cmdline", "quiet linuxmm.bpf_oom=off\n", "off", "switched off.*boot without that word"),
         ("proc/mounts", "tmpfs /tmp tmpfs rw 0 0\n", "bpffs", "No BPF file system.*mount it"),
+        ("proc/mounts", f"{BPFFS}tmpfs /sys/fs tmpfs rw 0 0\n", "bpffs_hidden", "hidden by a tmpfs mounted on /sys/fs; unmount"),
+        ("proc/mounts", f"{BPFFS}tmpfs /sys/fs/bpf tmpfs rw 0 0\n", "bpffs_hidden", "hidden by a tmpfs mounted on /sys/fs/bpf;"),
+        ("proc/mounts", "bpf /sys/fs/bpf bpf nosuid,ro 0 0\n", "bpffs_read_only", "mounted read-only; mount -o remount,rw"),
+        ("proc/self/uid_map", "0 1000 1\n", "user_namespace", "root only in a user namespace.*manage the host itself"),
+        ("proc/self/status", "CapEff:\t00000000a80425fb\n", "capabilities", "lacks CAP_SYS_ADMIN.*manage the host itself"),
         ("sys/fs/cgroup/cgroup.controllers", "cpu pids\n", "memcg", "memory controller.*boot"),
         ("sys/fs/cgroup/cgroup.controllers", None, "cgroup1", "not cgroup v2; boot"),
         ("sys/kernel/btf/vmlinux", None, "btf", "no /sys/kernel/btf/vmlinux; boot"),
@@ -91,6 +113,54 @@ def test_what_keeps_both_kinds_away(tree: Path, lib: Library, file: str, text: s
         raise BpfOomError(problem.cause, problem.remedy)
     assert not read(tree, lib).report()["oom"]
     assert not read(tree, lib).report()["psi"]
+
+
+def test_what_is_mounted_elsewhere_hides_nothing(tree: Path, lib: Library) -> None:
+    (tree / "proc/mounts").write_text(f"{BPFFS}tmpfs /sys/fs/bpfx tmpfs rw 0 0\ntmpfs /sys/fs/bpf/in tmpfs rw 0 0\n")
+    assert read(tree, lib).problems == []
+
+
+APPARMOR, SELINUX = "sys/module/apparmor/parameters/enabled", "sys/fs/selinux/enforce"
+
+
+@pytest.mark.parametrize(
+    ("files", "identity", "says"),
+    [
+        ({"proc/self/status": "CapEff:\t000001ffffffffff\nSeccomp:\t2\n"}, "seccomp", "seccomp filter denies bpf"),
+        (
+            {SELINUX: "1", "proc/self/attr/current": "system_u:system_r:web_t:s0\0"},
+            "selinux",
+            r"SELinux denies bpf\(\) to system_u:",
+        ),
+        (
+            {APPARMOR: "Y\n", "proc/self/attr/current": "docker-default (enforce)\n"},
+            "apparmor",
+            r"process \(docker-default \(enf",
+        ),
+        ({APPARMOR: "Y\n", "proc/self/attr/current": "unconfined\n"}, "denied", r"kernel denies bpf\(\) to root"),
+        ({SELINUX: "0", "proc/self/attr/current": "kernel\0"}, "denied", r"kernel denies bpf\(\) to root"),
+    ],
+)
+@pytest.mark.parametrize("answer", [errno.EPERM, errno.EACCES])
+def test_who_is_in_the_way_of_bpf_is_named(
+    tree: Path, lib: Library, files: dict[str, str], identity: str, says: str, answer: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lib, "answer", -answer)
+    for name, text in files.items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(text)
+    (problem,) = read(tree, lib).problems
+    assert problem.id == identity
+    assert re.search(says, problem.sentence)
+
+
+@pytest.mark.parametrize(("switch", "may"), [("0\n", True), ("1\n", False), ("2\n", False), (None, None)])
+def test_whether_anybody_may_load_bpf_is_told(tree: Path, lib: Library, switch: str | None, may: bool | None) -> None:
+    if switch is not None:
+        (tree / "proc/sys/kernel/unprivileged_bpf_disabled").write_text(switch)
+    found = read(tree, lib)
+    assert found.report()["unprivileged_bpf"] is may
+    assert found.problems == []
 
 
 def test_psi_off_keeps_only_psi_policies_away(tree: Path, lib: Library) -> None:
