@@ -32,6 +32,10 @@ def tree(tmp_path: Path) -> Path:
     top.mkdir()
     (top / "Makefile").write_text("VERSION = 6\nPATCHLEVEL = 12\nSUBLEVEL = 1\nmrproper:\n")
     (top / "Kconfig").write_text("")
+    # As the real one has them: links to folders, and to what is not there.
+    (top / "scripts").mkdir()
+    (top / "scripts" / "prefix").symlink_to("..")
+    (top / "scripts" / "gone").symlink_to("nothing")
     return top
 
 
