@@ -46,6 +46,7 @@ class Survey:
     loaded: dict[str, Loaded]
     unfinished: list[str]  # policies of which an interrupted change left new pins
     stray: list[str]  # policies without a link of which other pins are left
+    leftovers: list[str] = field(default_factory=list)  # what an interrupted change left in the store
 
 
 @dataclass
@@ -112,7 +113,11 @@ class Engine:
             else:
                 stray.append(name)
         capability = read_capability(self.paths, self.lib, self.lib_error)
-        return Survey(capability, self.store.read_set(), loaded, unfinished, stray)
+        stored = self.store.read_set()
+        # What a damaged set needs is not known; the next change makes it whole.
+        whole = not stored.problem and not stored.broken
+        leftovers = ["/".join(filter(None, each)) for each in self.store.leftovers()] if whole else []
+        return Survey(capability, stored, loaded, unfinished, stray, leftovers)
 
     def _read(self, name: str, new: bool = False) -> Loaded:
         if self.lib is None:
@@ -199,6 +204,7 @@ class Engine:
         survey = self.survey()
         problems = [survey.stored.problem] if survey.stored.problem else []
         problems += [f"an interrupted change of policy '{name}' left a second pin" for name in survey.unfinished]
+        problems += [f"an interrupted change left {self.paths.state}/{name}" for name in survey.leftovers]
         # Those of a persisted policy wait for it: its counters go on.
         gone = [name for name in survey.stray if name not in survey.stored.manifests and name not in survey.unfinished]
         problems += [f"pins of policy '{name}' are left, which is neither loaded nor persisted" for name in gone]
@@ -218,7 +224,7 @@ class Engine:
     # ------------------------------------------------------------------ what to do
 
     def plan(self, survey: Survey, wish: Wish, cgroups: Cgroups, held_back: Mapping[str, str]) -> Plan:
-        plan = Plan(held_back=dict(held_back), tidy=bool(survey.unfinished))
+        plan = Plan(held_back=dict(held_back), tidy=bool(survey.unfinished or (survey.leftovers and not wish.load_only)))
         if not wish.load_only:
             self._plan_persist(survey, wish, plan)
         for name in sorted({*survey.loaded, *survey.stray}):
@@ -327,7 +333,7 @@ class Engine:
         for name in plan.drop:
             self._drop_pins(name)
         self._remember_tags(fresh, gone=set(plan.drop))
-        if plan.persists:
+        if plan.persists or (survey.leftovers and not wish.load_only):
             self.store.collect_garbage()
         return failed
 
@@ -495,6 +501,7 @@ class Engine:
             # A policy that is loaded anew only since an earlier one is has not drifted itself.
             found += [_difference(name, each) for each in reasons if not (each.aspect == "order" and "loaded anew" in each)]
         found += [_difference(name, Reason("pin", "an interrupted change left a second pin")) for name in survey.unfinished]
+        found += [_difference("(set)", Reason("set", f"an interrupted change left {name}")) for name in survey.leftovers]
         for foreign in self.foreign(survey):
             sentence = f"somebody else registered this {foreign['kind']} policy, map {foreign['map_id']}"
             found.append(_difference(foreign["name"], Reason("foreign", sentence)))
@@ -527,6 +534,7 @@ class Engine:
                 after += self._block(name, manifest, new_load, [])
         for name in survey.unfinished:
             before.append(f"{name}: a second pin, left by an interrupted change")
+        before += [f"{name}: left in the store by an interrupted change" for name in survey.leftovers if not wish.load_only]
         for name in sorted(set(survey.stray) & set(plan.drop)):
             before.append(f"{name}: pins without a policy")
         return {"before": "\n".join(before) + "\n" * bool(before), "after": "\n".join(after) + "\n" * bool(after)}

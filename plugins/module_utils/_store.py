@@ -25,7 +25,6 @@ from ._paths import Paths
 LOCK_SECONDS = 60.0
 _CURRENT = re.compile(r"sets/([0-9a-f]{64})\Z")
 _KEPT = re.compile(r"[a-z][a-z0-9_-]{0,47}\Z")
-_OBJECT = re.compile(r"([0-9a-f]{64})\.o\Z")
 
 
 @dataclass
@@ -307,10 +306,11 @@ class Store:
             os.fsync(sets)
         return f"sets/{name}"
 
-    def collect_garbage(self) -> None:
-        """Remove the sets that neither count nor are kept, and the objects that no manifest of those names."""
-        if not self.exists():
-            return
+    def leftovers(self) -> list[tuple[str, str]]:
+        """What a change that was interrupted left: folder ('' is the top) and name of each.
+
+        These are the sets that neither count nor are kept, the objects that no manifest of those names, and temporary names.
+        """
         names, used = set(), set()
         for kept in ("", *self.kept()):
             with self._directory(*(["kept"] if kept else [])) as top:
@@ -318,16 +318,28 @@ class Store:
                     names.add(os.readlink(kept or "current", dir_fd=top)[len("sets/") :])
                 except OSError:
                     continue  # there is none, or it is no link and read_set() tells of it
-            used |= {manifest.inputs for manifest in self.read_set(kept).manifests.values()}
-        with self._directory("sets") as sets:
-            for name in os.listdir(sets) if sets is not None else ():
-                if name not in names:
-                    shutil.rmtree(os.path.join(self._paths.state, "sets", name))
-        with self._directory("objects") as objects:
-            for name in os.listdir(objects) if objects is not None else ():
-                match = _OBJECT.match(name)
-                if objects is not None and not (match and match.group(1) in used):
-                    _unlink(name, objects)
+            used |= {f"{manifest.inputs}.o" for manifest in self.read_set(kept).manifests.values()}
+        found = []
+        for folder in ("", "kept", "sets", "objects"):
+            try:
+                with self._directory(*([folder] if folder else [])) as number:
+                    there = sorted(os.listdir(number)) if number is not None else []
+            except BpfOomError:
+                continue  # it is not ours to tidy; who needs what is in it says why it cannot be used
+            for name in there:
+                unwanted = {"sets": name not in names, "objects": name not in used}
+                if unwanted.get(folder, name.startswith(".")):
+                    found.append((folder, name))
+        return found
+
+    def collect_garbage(self) -> None:
+        for folder, name in self.leftovers():
+            if folder == "sets":
+                shutil.rmtree(os.path.join(self._paths.state, folder, name))
+                continue
+            with self._directory(*([folder] if folder else [])) as number:
+                if number is not None:
+                    _unlink(name, number)
 
     def remove_all(self) -> None:
         """Nothing of ours stays; `current` goes first, so that no boot finds half a set."""

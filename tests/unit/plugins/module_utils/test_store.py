@@ -88,6 +88,18 @@ def test_garbage_goes_and_what_counts_stays(paths: Paths, filled: Store) -> None
     assert filled.read_set().problem == ""
 
 
+def test_what_a_crash_left_is_found_wherever_it_lies(paths: Paths, filled: Store) -> None:
+    assert filled.leftovers() == []
+    filled.put_object("4" * 64, b"unused")
+    for name in (".current.new", "objects/.4.o.new"):
+        Path(paths.state, name).write_bytes(b"")
+    Path(paths.state, "sets", "0" * 64).mkdir()
+    assert filled.leftovers() == [("", ".current.new"), ("sets", "0" * 64), ("objects", ".4.o.new"), ("objects", "4" * 64 + ".o")]
+    filled.collect_garbage()
+    assert filled.leftovers() == []
+    assert filled.read_set().manifests == {"leaf": manifest()}
+
+
 def test_remove_all(paths: Paths, filled: Store) -> None:
     filled.remove_all()
     assert not Path(paths.state).exists()
