@@ -58,6 +58,7 @@ class Wish:
     drop: set[str]
     objects: dict[str, bytes] = field(default_factory=dict)
     load_only: bool = False  # leave what is persisted as it is
+    alone: bool = False  # unregister what somebody else registered
 
 
 @dataclass
@@ -68,6 +69,7 @@ class Plan:
     held_back: dict[str, str] = field(default_factory=dict)
     forget: set[str] = field(default_factory=set)  # persisted now, not wanted
     tidy: bool = False
+    foreign: list[dict[str, Any]] = field(default_factory=list)  # to unregister
 
     @property
     def persists(self) -> bool:
@@ -75,7 +77,7 @@ class Plan:
 
     @property
     def changes(self) -> bool:
-        return bool(self.persists or self.anew or self.drop or self.tidy)
+        return bool(self.persists or self.anew or self.drop or self.tidy or self.foreign)
 
 
 @dataclass
@@ -227,6 +229,7 @@ class Engine:
         plan = Plan(held_back=dict(held_back), tidy=bool(survey.unfinished or (survey.leftovers and not wish.load_only)))
         if not wish.load_only:
             self._plan_persist(survey, wish, plan)
+        plan.foreign = self.foreign(survey) if wish.alone else []
         for name in sorted({*survey.loaded, *survey.stray}):
             if name in wish.drop:
                 plan.drop[name] = "it is not wanted"
@@ -335,6 +338,9 @@ class Engine:
         self._remember_tags(fresh, gone=set(plan.drop))
         if plan.persists or (survey.leftovers and not wish.load_only):
             self.store.collect_garbage()
+        if self.lib is not None:
+            for foreign in plan.foreign:
+                _loader.remove_foreign(self.lib, foreign)
         return failed
 
     def _load_beside(self, survey: Survey, wish: Wish, manifest: Manifest, cgroups: Cgroups) -> Loaded:
@@ -508,10 +514,11 @@ class Engine:
         return found
 
     def foreign(self, survey: Survey) -> list[dict[str, Any]]:
-        """Policies that are not ours; they are told of and left alone."""
+        """Policies that somebody else registered."""
         if self.lib is None or not survey.capability.structs:
             return []
-        ours = {each.map_id for each in survey.loaded.values()}
+        # What an interrupted change left beside is ours, too.
+        ours = {each.map_id for each in [*survey.loaded.values(), *(self._read(name, new=True) for name in survey.unfinished)]}
         return _loader.read_foreign(self.lib, self.paths, ours)
 
     def _diff(self, survey: Survey, wish: Wish, plan: Plan) -> dict[str, str]:
@@ -537,6 +544,7 @@ class Engine:
         before += [f"{name}: left in the store by an interrupted change" for name in survey.leftovers if not wish.load_only]
         for name in sorted(set(survey.stray) & set(plan.drop)):
             before.append(f"{name}: pins without a policy")
+        before += [f"{each['name']}: {each['kind']} policy of somebody else, map {each['map_id']}" for each in plan.foreign]
         return {"before": "\n".join(before) + "\n" * bool(before), "after": "\n".join(after) + "\n" * bool(after)}
 
     @staticmethod

@@ -116,6 +116,8 @@ _PROTOTYPES: Dict[str, Tuple[Any, List[Any]]] = {
     "bpf_obj_get": (c_int, [c_char_p]),
     "bpf_obj_get_info_by_fd": (c_int, [c_int, c_void_p, _U32P]),
     "bpf_map_lookup_elem": (c_int, [c_int, c_void_p, c_void_p]),
+    "bpf_map_delete_elem": (c_int, [c_int, c_void_p]),
+    "bpf_link_detach": (c_int, [c_int]),
     "bpf_map_get_next_key": (c_int, [c_int, c_void_p, c_void_p]),
     "bpf_map_get_next_id": (c_int, [c_uint32, _U32P]),
     "bpf_link_get_next_id": (c_int, [c_uint32, _U32P]),
@@ -401,6 +403,17 @@ class Library:
         with self.fd(f"the BPF link {link_id}", "bpf_link_get_fd_by_id", link_id) as fd:
             self.info(fd, found)
         return found
+
+    def unregister(self, map_id: int, link_id: int) -> None:
+        """Unregister a struct_ops map: detach its link, or, with link_id 0, take away its value, as it was registered by that."""
+        if link_id:
+            with self.fd(f"the BPF link {link_id}", "bpf_link_get_fd_by_id", link_id) as fd:
+                result = int(self.call("bpf_link_detach", fd))
+        else:
+            with self.fd(f"the BPF map {map_id}", "bpf_map_get_fd_by_id", map_id) as fd:
+                result = int(self.call("bpf_map_delete_elem", fd, ctypes.byref(c_uint32(0))))
+        if result < 0:
+            raise from_errno(f"the BPF map {map_id} cannot be unregistered", -result)
 
     def program(self, prog_id: int) -> Tuple[ProgInfo, List[int]]:
         """A program and the ids of the maps it uses."""

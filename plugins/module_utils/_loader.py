@@ -9,19 +9,21 @@ import re
 import struct
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from ._capability import LACKING, STRUCTS, Capability
 from ._drift import Loaded, expected_rodata, scope_globs, scope_now
 from ._errors import BpfOomError
-from ._libbpf import KIND_DATASEC, LINK_TYPE_STRUCT_OPS, MAP_TYPE_ARRAY, MAP_TYPE_STRUCT_OPS, BpfObject, Library, MapInfo
+from ._libbpf import KIND_DATASEC, LINK_TYPE_STRUCT_OPS, MAP_TYPE_ARRAY, MAP_TYPE_STRUCT_OPS, BpfObject, Btf, Library, MapInfo
 from ._manifest import Manifest
 from ._params import SELECTORS_SIZE, check_glob, glob_pattern
 from ._paths import Paths
 
 _SIZES = {"bool": 1, "choice": 4, "u32": 4, "s32": 4, "u64": 8, "s64": 8, "selectors": SELECTORS_SIZE, "weights": SELECTORS_SIZE}
 _VALUE_PREFIX = "bpf_struct_ops_"
+_STATE_INUSE = 1  # enum bpf_struct_ops_state, in the kernel's bpf.h
 #: Maps that outlive the object that made them: their names in an object, in the kernel (which cuts them), and as pins.
 KEPT = {"decisions": "decisions", ".data.counters": "counters"}
 #: Programs that write down who really died; a policy acts without them.
@@ -298,23 +300,46 @@ def _pinned_map(lib: Library, pin: str) -> int:
 
 
 def read_foreign(lib: Library, paths: Paths, own_maps: set[int]) -> list[dict[str, Any]]:
-    """OOM and PSI policies that somebody else registered, with a link or without one."""
+    """OOM and PSI policies that somebody else registered, with a link or without one; what goes meanwhile is not there."""
     btf = lib.kernel_btf(paths.btf)
     links = {}
     for link_id in lib.ids("link"):
-        link = lib.link_info_by_id(link_id)
-        if link.type == LINK_TYPE_STRUCT_OPS and link.map_id:
-            links[link.map_id] = link.id
+        with suppress(BpfOomError):
+            link = lib.link_info_by_id(link_id)
+            if link.type == LINK_TYPE_STRUCT_OPS and link.map_id:
+                links[link.map_id] = link.id
     found = []
     for map_id in lib.ids("map"):
-        info = lib.map_info(map_id)
-        if info.type != MAP_TYPE_STRUCT_OPS or map_id in own_maps:
-            continue
-        holder = btf.type(info.btf_vmlinux_value_type_id).name[len(_VALUE_PREFIX) :]
-        kind = next((kind for kind, name in STRUCTS.items() if name == holder), "")
-        if kind:
-            found.append({"map_id": map_id, "name": info.name.decode(), "kind": kind, "link_id": links.get(map_id)})
+        with suppress(BpfOomError):
+            info = lib.map_info(map_id)
+            if info.type != MAP_TYPE_STRUCT_OPS or map_id in own_maps:
+                continue
+            holder = btf.type(info.btf_vmlinux_value_type_id).name[len(_VALUE_PREFIX) :]
+            kind = next((kind for kind, name in STRUCTS.items() if name == holder), "")
+            if kind and (map_id in links or _in_use(lib, btf, info, map_id)):
+                name = info.name.decode("utf-8", "replace")
+                found.append({"map_id": map_id, "name": name, "kind": kind, "link_id": links.get(map_id)})
     return found
+
+
+def _in_use(lib: Library, btf: Btf, info: MapInfo, map_id: int) -> bool:
+    """Whether a map without a link is registered; one that is only loaded, or no longer registered, acts on nothing."""
+    common = btf.members(info.btf_vmlinux_value_type_id)["common"]
+    state = btf.members(common.type_id)["state"]
+    _info, value, _frozen = lib.map_value(map_id)
+    start = common.offset + state.offset
+    return int.from_bytes(value[start : start + state.size], sys.byteorder) == _STATE_INUSE
+
+
+def remove_foreign(lib: Library, foreign: Mapping[str, Any]) -> None:
+    """Unregister what read_foreign() found; what somebody pinned stays pinned and acts no more."""
+    try:
+        lib.unregister(foreign["map_id"], foreign["link_id"] or 0)
+    except BpfOomError as error:
+        raise BpfOomError(
+            f"the policies are as wanted, but '{foreign['name']}' of somebody else stays registered: {error.cause}",
+            "find out whose it is and end it there, or set foreign: leave",
+        ) from None
 
 
 def matching_cgroups(paths: Paths, manifests: Iterable[Manifest]) -> dict[str, dict[str, int]]:
@@ -398,6 +423,7 @@ __all__ = [
     "read_records",
     "refuse_files",
     "refuse_many",
+    "remove_foreign",
     "switch_pins",
     "unmatched",
 ]

@@ -45,6 +45,7 @@ def run(request: Request, check: bool, engine: Engine | None = None) -> dict[str
             return {"changed": False, "needs": needs.missing}
         wish = complete_wish(survey, manifests, set(request["absent"]), request["exclusive"])
         wish.objects.update(needs.objects)
+        wish.alone = request.get("foreign") == "remove"
         outcome = engine.apply(survey, wish, blocked, check)
         outcome.warnings += warnings + needs.warnings
         return _result(outcome, capability)

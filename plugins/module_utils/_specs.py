@@ -13,6 +13,7 @@ SET_SPEC: Dict[str, Dict[str, Any]] = {
     "policies": {"type": "dict"},
     "compile_on": _COMPILE_ON,
     "exclusive": {"type": "bool", "default": True},
+    "foreign": {"type": "str", "choices": ["leave", "remove"], "default": "leave"},
     "on_incapable": _ON_INCAPABLE,
     "state": _STATE,
 }

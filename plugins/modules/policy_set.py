@@ -37,6 +37,15 @@ options:
     description: Whether policies of ours that are not in O(policies) are dropped.
     type: bool
     default: true
+  foreign:
+    description:
+      - What to do with OOM and PSI policies that something other than this collection registered in the kernel.
+      - V(leave) only tells of them, in the return value RV(drift) and in M(linuxmm.bpf_oom.policy_info).
+      - V(remove) unregisters them, by detaching their link or, where they have none, by deleting the value of their map.
+        What somebody pinned stays pinned and acts no more. A daemon that registered it may do so again.
+    type: str
+    choices: [leave, remove]
+    default: leave
   state:
     description: With V(absent) everything is unloaded and nothing of ours stays in the state directories.
     type: str
@@ -122,8 +131,8 @@ drift:
       description:
         - What differs. V(source), V(object), V(manifest), V(order), V(parameter) and V(mode) are about what is persisted,
           V(parameter) and V(mode) also about what is loaded. V(loaded), V(tags), V(link), V(pin), V(order) and V(scope) are about
-          what the kernel has. V(set) is the persisted set as a whole, V(foreign) a policy that somebody else registered, which
-          is left alone, and V(capability) what keeps a policy from being loaded.
+          what the kernel has. V(set) is the persisted set as a whole, V(foreign) a policy that somebody else registered,
+          see O(foreign), and V(capability) what keeps a policy from being loaded.
       type: str
     what:
       description: The difference in a sentence.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 from testinfra.host import Host
@@ -11,7 +12,16 @@ from machine import Machine, splats
 
 
 def test_everything_was_tampered_with(host: Host) -> None:
-    assert len(host.file("/var/lib/bpf-oom-tampered").content_string.split()) == 11
+    assert len(host.file("/var/lib/bpf-oom-tampered").content_string.split()) == 13
+
+
+def test_only_ours_are_registered(host: Host) -> None:
+    """Said by bpftool, which knows nothing of us: a map that is no longer registered shows another state."""
+    maps = json.loads(host.check_output("bpftool --json struct_ops dump"))
+    used = [each["bpf_map_info"]["name"] for each in maps if "INUSE" in json.dumps(each)]
+    links = [link for link in json.loads(host.check_output("bpftool --json link list")) if link["type"] == "struct_ops"]
+    assert used == []
+    assert sorted(bool(link.get("map_id")) for link in links) == [False, True, True, True]
 
 
 def test_the_fleet_was_checked(host: Host) -> None:

@@ -90,10 +90,18 @@ def second_pin() -> None:
     subprocess.run(["bpftool", "link", "pin", "id", str(number), str(PINS / PRESSURE / "link_new")], check=True)
 
 
-def foreign() -> None:
+def foreign_link() -> None:
     path = STATE / "objects" / f"{manifests()[SECOND].inputs}.o"
     os.makedirs("/sys/fs/bpf/foreign", exist_ok=True)
     subprocess.run(["bpftool", "struct_ops", "register", str(path), "/sys/fs/bpf/foreign"], check=True)
+
+
+def foreign_map() -> None:
+    """Registered by the map itself, as everything was before there were links: the section is called otherwise then."""
+    data = (STATE / "objects" / f"{manifests()[SECOND].inputs}.o").read_bytes()
+    path = pathlib.Path("/run/foreign.o")
+    path.write_bytes(data.replace(b".struct_ops.link\0", b".struct_ops\0link\0"))
+    subprocess.run(["bpftool", "struct_ops", "register", str(path)], check=True)
 
 
 def main() -> None:
@@ -109,7 +117,8 @@ def main() -> None:
         removed_manifest,
         tags,
         second_pin,
-        foreign,
+        foreign_link,
+        foreign_map,
     )
     {verb.__name__: verb for verb in verbs}[sys.argv[1]]()
 
