@@ -458,6 +458,8 @@ class Engine:
         diff = self._diff(survey, nothing, plan)
         changed = bool(self.unload_all(check=True)) or self.store.exists()
         if not check:
+            # The switch, as with any other set: only then the policies go.
+            self.store.forget_current()
             self.unload_all()
             self.store.remove_all()
             # The lock goes with it: who waits for it notices that the file is gone.

@@ -341,11 +341,15 @@ class Store:
                 if number is not None:
                     _unlink(name, number)
 
+    def forget_current(self) -> None:
+        """From now on nothing is persisted, whatever becomes of the rest."""
+        with self._directory() as top:
+            if top is not None:
+                _unlink("current", top)
+                os.fsync(top)
+
     def remove_all(self) -> None:
         """Nothing of ours stays; `current` goes first, so that no boot finds half a set."""
-        with self._directory() as top:
-            if top is None:
-                return
-            _unlink("current", top)
-            os.fsync(top)
-        shutil.rmtree(self._paths.state)
+        self.forget_current()
+        if self.exists():
+            shutil.rmtree(self._paths.state)
