@@ -7,6 +7,7 @@ libbpf's relo_core.c. What a verifier says of the programs cannot be known witho
 
 from __future__ import annotations
 
+import ctypes
 import lzma
 import os
 import stat
@@ -159,22 +160,67 @@ def _gunzip(data: bytes) -> bytes:
     return zlib.decompressobj(31).decompress(data, LARGEST)
 
 
+def _unzstd(data: bytes) -> bytes:
+    """By libzstd, which every Debian has; Python has its own only from 3.14 on."""
+    library = ctypes.CDLL("libzstd.so.1")
+    for name, arguments in (
+        ("ZSTD_findFrameCompressedSize", [ctypes.c_char_p, ctypes.c_size_t]),
+        ("ZSTD_decompress", [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t]),
+    ):
+        function = getattr(library, name)
+        function.restype, function.argtypes = ctypes.c_size_t, arguments
+    length = library.ZSTD_findFrameCompressedSize(data, len(data))
+    # An error is a number so great that nothing can be so long. Behind the frame the kernel has how long its contents are.
+    (size,) = struct.unpack_from("<I", data, length)
+    if not 0 < size <= LARGEST:
+        raise ValueError("no kernel is so large")
+    out = ctypes.create_string_buffer(size)
+    if library.ZSTD_decompress(out, size, data, length) != size:
+        raise ValueError("no whole frame")
+    return out.raw
+
+
+def _unlz4(data: bytes) -> bytes:
+    """By liblz4: the legacy frame that the kernel's build makes, blocks of a length and of 8 MiB of contents, the last of less."""
+    unpack = ctypes.CDLL("liblz4.so.1").LZ4_decompress_safe
+    unpack.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
+    block = ctypes.create_string_buffer(8 << 20)
+    out, at, got = bytearray(), 4, len(block)
+    while got == len(block) and len(out) < LARGEST:
+        (length,) = struct.unpack_from("<I", data, at)
+        packed = data[at + 4 : at + 4 + length]
+        got = unpack(packed, block, len(packed), len(block))
+        out += block.raw[: max(0, got)]
+        at += 4 + length
+    return bytes(out)
+
+
 def _unpacked(image: bytes) -> Iterator[bytes]:
     """What may be an ELF file inside a compressed kernel image."""
-    # Both know their own end; what follows is other parts of the image.
-    for magic, unpack in ((b"\xfd7zXZ\0", _unxz), (b"\x1f\x8b\x08", _gunzip)):
+    # All know their own end; what follows is other parts of the image.
+    for magic, unpack in (
+        (b"\xfd7zXZ\0", _unxz),
+        (b"\x1f\x8b\x08", _gunzip),
+        (b"\x28\xb5\x2f\xfd", _unzstd),
+        (b"\x02\x21\x4c\x18", _unlz4),
+    ):
         at = image.find(magic)
         while at >= 0:
             try:
                 yield unpack(image[at:])
-            except (EOFError, lzma.LZMAError, zlib.error):
+            except (EOFError, lzma.LZMAError, zlib.error, *DAMAGED):
                 pass  # only looked like it
+            except OSError:
+                break  # the library is not here
             at = image.find(magic, at + 1)
 
 
 def read_target(path: str) -> Types:
-    """The BTF of a kernel: from a file of plain BTF, from a vmlinux or from a kernel image that xz or gzip has compressed."""
-    remedy = "give the kernel's BTF (as in /sys/kernel/btf/vmlinux), its vmlinux, or its image where xz or gzip has compressed it"
+    """The BTF of a kernel: from a file of plain BTF, from a vmlinux or from a compressed kernel image."""
+    remedy = (
+        "give the kernel's BTF (as in /sys/kernel/btf/vmlinux), its vmlinux, or its image; one that zstd or lz4 has compressed "
+        "takes libzstd.so.1 or liblz4.so.1"
+    )
     try:
         # A named pipe that nobody writes to must not be waited for.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:

@@ -24,7 +24,7 @@ options:
   path:
     description:
       - A file on the host, the kernel's BTF as in C(/sys/kernel/btf/vmlinux), its C(vmlinux), or its image, as
-        C(/boot/vmlinuz-*), where that is compressed by xz or gzip.
+        C(/boot/vmlinuz-*), compressed by gzip, xz, zstd (needs C(libzstd.so.1)) or lz4 (needs C(liblz4.so.1)).
     type: path
     required: true
 seealso:

@@ -6,6 +6,9 @@ from __future__ import annotations
 import gzip
 import lzma
 import os
+import struct
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -142,11 +145,33 @@ def test_callbacks(target: Types) -> None:
     assert without(build(psi % ""), plain) == []
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress])
-def test_a_kernel_is_read_however_it_is_packed(tmp_path: Path, pack: type[bytes]) -> None:
+def zstd(data: bytes) -> bytes:
+    """As the kernel's build does, from a pipe, so that the frame says nothing of its size, which stands behind it."""
+    packed = subprocess.run(["zstd", "-q", "-c"], input=data, stdout=subprocess.PIPE, check=True).stdout
+    return packed + struct.pack("<I", len(data))
+
+
+def lz4(data: bytes) -> bytes:
+    packed = subprocess.run(["lz4", "-q", "-l", "-c"], input=data, stdout=subprocess.PIPE, check=True).stdout
+    return packed + struct.pack("<I", len(data))
+
+
+def lz4_of_blocks(data: bytes) -> bytes:
+    """Of more than one block: an ELF file may end with anything."""
+    return lz4(data + bytes((8 << 20) - len(data)) + b"end")
+
+
+def lz4_of_one_whole_block(data: bytes) -> bytes:
+    return lz4(data + bytes((8 << 20) - len(data)))
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress, zstd, lz4, lz4_of_blocks, lz4_of_one_whole_block])
+def test_a_kernel_is_read_however_it_is_packed(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
     elf = build(KERNEL)
     path = tmp_path / "vmlinuz"
-    path.write_bytes(elf if pack is bytes else b"MZ\x1f\x8b\x08\xfd7zXZ\0" + bytes(100) + pack(elf) + b"more")
+    # Before it what only looks like each of them.
+    decoys = b"\x1f\x8b\x08\xfd7zXZ\0\x28\xb5\x2f\xfd\x02\x21\x4c\x18"
+    path.write_bytes(elf if pack is bytes else b"MZ" + decoys + bytes(100) + pack(elf) + b"more")
     assert read_target(str(path)).named(4, "mm_struct")
     path.write_bytes(_sections(elf)[".BTF"])
     assert read_target(str(path)).named(4, "mm_struct")
