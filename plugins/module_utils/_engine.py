@@ -509,7 +509,7 @@ class Engine:
             # A policy that is loaded anew only since an earlier one is has not drifted itself.
             found += [_difference(name, each) for each in reasons if not (each.aspect == "order" and "loaded anew" in each)]
         found += [_difference(name, Reason("pin", "an interrupted change left a second pin")) for name in survey.unfinished]
-        found += [_difference("(set)", Reason("set", f"an interrupted change left {name}")) for name in survey.leftovers]
+        found += [_difference("", Reason("set", f"an interrupted change left {name}")) for name in survey.leftovers]
         for foreign in self.foreign(survey):
             sentence = f"somebody else registered this {foreign['kind']} policy, map {foreign['map_id']}"
             found.append(_difference(foreign["name"], Reason("foreign", sentence)))
