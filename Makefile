@@ -6,7 +6,7 @@ TIERS := $(ENV) tests/tools/tiers
 
 .DEFAULT_GOAL := help
 .PHONY: help setup kernel kernel-debug kernel-deb image demo lint unit test-kernel test-kernel-debug test-kernel-faults \
-	molecule molecule-operations molecule-drift molecule-faults molecule-rollout test-report test test-long bench-kernel clean
+	molecule molecule-operations molecule-drift molecule-faults molecule-rollout molecule-mixed test-crash test-report test test-long bench-kernel bench-fleet clean
 
 # What kernel/build reads may be given to make, too: make kernel SERIES=7.3
 export SERIES LINUX_SRC FLAVOUR CONFIG
@@ -47,6 +47,9 @@ test-kernel-debug: ## the same in the debug kernel, with a storm of 10,000 OOMs
 test-kernel-faults: ## puts back each fault that the series closes: its test must notice
 	@$(TIERS) kernel-faults kernel-faults-7.3
 
+bench-fleet: ## what a look at a fleet costs, against a ping of it
+	@$(ENV) python tests/bench/fleet.py
+
 bench-kernel: ## what the interface costs, in one machine and one run
 	@$(ENV) python tests/bench/kernel.py
 
@@ -65,6 +68,12 @@ molecule-faults: ## full disks, damaged files, unprivileged users, two controlle
 molecule-rollout: ## three machines: a good rollout, and each way to go wrong
 	@$(TIERS) molecule-rollout
 
+molecule-mixed: ## a kernel that can load policies and one that cannot, in one inventory
+	@$(TIERS) molecule-mixed
+
+test-crash: ## changes that are killed at every step, and power cuts, in a machine without services
+	@$(TIERS) crash
+
 test-report: ## the page of a fleet in a headless browser
 	@$(TIERS) report
 
@@ -72,7 +81,7 @@ test: ## lint, unit, test-kernel and molecule, and a count; more of the kernel w
 	@$(TIERS) lint unit kernel molecule --when-changed
 
 test-long: ## everything: both series, step by step, plain, debug, faults put back, long storms
-	@$(TIERS) lint unit report kernel molecule molecule-operations molecule-drift molecule-faults molecule-rollout kernel-7.3 kernel-plain \
+	@$(TIERS) lint unit report crash kernel molecule molecule-operations molecule-drift molecule-faults molecule-rollout molecule-mixed kernel-7.3 kernel-plain \
 		molecule-plain kernel-debug kernel-storm kernel-trees kernel-faults kernel-faults-7.3 series
 
 clean: ## remove the cache: everything built and downloaded
