@@ -29,6 +29,7 @@ class Toolchain:
     clang: str
     strip: Optional[str]
     identity: str
+    headers: Tuple[str, ...] = ()  # of libbpf and what they include
 
 
 def _run(arguments: List[str], directory: str, stdin: str = "") -> Tuple[int, str, str]:
@@ -42,20 +43,20 @@ def _run(arguments: List[str], directory: str, stdin: str = "") -> Tuple[int, st
     return done.returncode, done.stdout, done.stderr
 
 
-def _find(name: str) -> Optional[str]:
+def find_tool(name: str) -> Optional[str]:
     """A tool under its plain name, or the newest versioned one."""
     plain = shutil.which(name)
     return plain or next((path for path in (shutil.which(f"{name}-{version}") for version in range(30, 10, -1)) if path), None)
 
 
 def find_toolchain() -> Toolchain:
-    clang = _find("clang")
+    clang = find_tool("clang")
     if not clang:
         raise BpfOomError(
             "clang is not installed",
             "install the packages clang, llvm and libbpf-dev where policies are compiled (see compile_on)",
         )
-    strip = _find("llvm-strip")
+    strip = find_tool("llvm-strip")
     code, version, complaint = _run([clang, "--version"], "/")
     stub = "".join(f"#include <bpf/{name}.h>\n" for name in _LIBBPF_HEADERS)
     if code == 0:
@@ -72,7 +73,7 @@ def find_toolchain() -> Toolchain:
         with open(path, "rb") as file:
             contents.append(digest(file.read()))
     seen = [version, "strip" if strip else "no strip", *FLAGS, *contents]
-    return Toolchain(clang, strip, digest("\n".join(seen).encode()))
+    return Toolchain(clang, strip, digest("\n".join(seen).encode()), tuple(headers))
 
 
 def input_digest(program: str, bundle: str, toolchain: str) -> str:
@@ -122,4 +123,4 @@ def compile_bundle(program: str, files: Dict[str, str], main: str, toolchain: To
             return file.read()
 
 
-__all__ = ["Toolchain", "bundle_digest", "compile_bundle", "find_toolchain", "first_error", "input_digest"]
+__all__ = ["FLAGS", "Toolchain", "bundle_digest", "compile_bundle", "find_tool", "find_toolchain", "first_error", "input_digest"]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 import re
 import struct
@@ -63,6 +64,8 @@ def check_name(name: Any) -> str:
     return name
 
 
+# The same defaults stand in each policy of a set.
+@functools.lru_cache(maxsize=1024)
 def check_glob(path: str) -> str:
     """Refuse what can never stand for a cgroup's path; whether it does now is the host's business."""
     what = f"the cgroup path {path!r}"

@@ -6,13 +6,14 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+from ansible.module_utils.common.yaml import yaml_load
 
-from ..module_utils._compiler import compile_bundle, find_toolchain, input_digest
+from ..module_utils._compiler import FLAGS, Toolchain, compile_bundle, find_tool, find_toolchain, input_digest
 from ..module_utils._errors import BpfOomError
 from ..module_utils._manifest import bundle_digest, digest
 from ..module_utils._params import check_metadata, check_name, type_params
@@ -38,7 +39,7 @@ def library_names() -> list[str]:
 
 def _read_yaml(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BpfOomError(f"{path.name} beside the policy's source cannot be read: {error}", "correct that file") from None
 
@@ -76,6 +77,44 @@ def read_bundle(source: Path, rendered: str | None = None) -> dict[str, str]:
     return found
 
 
+def _status(paths: Iterable[str]) -> list[list[Any]]:
+    """What tells whether files are still the same, None for those that are not there."""
+    found = []
+    for path in paths:
+        try:
+            status = os.stat(path)
+            found.append([path, status.st_ino, status.st_size, status.st_mtime_ns])
+        except OSError:
+            found.append([path, None])
+    return found
+
+
+def known_toolchain() -> Toolchain:
+    """find_toolchain(), without asking clang again as long as the same files are there: this is called for each host.
+
+    Who installs a second libbpf before the first in clang's path of headers removes the cache, or names it in CPATH.
+    """
+    notes = cache_directory().parent / "toolchain.json"
+    clang, strip = find_tool("clang"), find_tool("llvm-strip")
+    settings = [FLAGS, clang, strip, *(os.environ.get(name, "") for name in ("CPATH", "C_INCLUDE_PATH"))]
+    places = [os.path.realpath(path) for path in (clang, strip) if path] + ["/usr/local/include/bpf"]
+    try:
+        known = json.loads(notes.read_text(encoding="utf-8"))
+        if known["settings"] == settings and known["files"] == _status([*places, *known["headers"]]):
+            return Toolchain(str(clang), strip, known["identity"], tuple(known["headers"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not noted yet, or by another version
+    found = find_toolchain()
+    now = {
+        "settings": settings,
+        "files": _status([*places, *found.headers]),
+        "headers": found.headers,
+        "identity": found.identity,
+    }
+    _write(notes, json.dumps(now).encode())
+    return found
+
+
 class Resolver:
     """Turns the inventory's policies into a request; `find` resolves a `src` and `render` a template as Ansible does."""
 
@@ -83,6 +122,8 @@ class Resolver:
         self._compile_on = compile_on
         self._find = find
         self._render = render
+        self._metadata: dict[Path, dict[str, Any]] = {}
+        self._built: dict[Path, dict[str, Any]] = {}
         self.blobs: dict[str, Path | bytes] = {}
 
     def request(self, policies: Mapping[str, Any], kind: str | None = None) -> dict[str, Any]:
@@ -129,7 +170,7 @@ class Resolver:
                     f"there is no policy '{program}' in the library", f"use one of {', '.join(library_names())}, or src"
                 )
             source = LIBRARY / "policies" / str(program) / "policy.bpf.c"
-            metadata = read_metadata(source.parent / "policy.yml")
+            metadata = self._of_library(source.parent / "policy.yml")
         kind = given.get("kind") or metadata["kind"]
         if kind not in ("oom", "psi"):
             raise BpfOomError(f"the kind of '{program}' is {kind!r}", "give kind: oom or kind: psi beside src")
@@ -154,7 +195,18 @@ class Resolver:
         }
         return {**resolved, **self._sources(str(program), source)}
 
+    def _of_library(self, path: Path) -> dict[str, Any]:
+        if path not in self._metadata:
+            self._metadata[path] = read_metadata(path)
+        return self._metadata[path]
+
     def _sources(self, program: str, source: Path) -> dict[str, Any]:
+        """Compiled once, however many policies have it."""
+        if source not in self._built:
+            self._built[source] = self._build(program, source)
+        return self._built[source]
+
+    def _build(self, program: str, source: Path) -> dict[str, Any]:
         rendered = self._render(str(source)) if source.name.endswith(TEMPLATE) else None
         files = read_bundle(source, rendered)
         main = source.name if rendered is None else program
@@ -162,7 +214,7 @@ class Resolver:
         if self._compile_on == "host":
             self.blobs[bundle] = json.dumps(sorted(files.items())).encode()
             return {"bundle": bundle, "main": main}
-        toolchain = find_toolchain()
+        toolchain = known_toolchain()
         inputs = input_digest(program, bundle, toolchain.identity)
         cached = cache_directory() / f"{inputs}.o"
         if not cached.exists():
