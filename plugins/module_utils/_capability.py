@@ -37,9 +37,7 @@ LACKING = {
         " `bpf-oom apply` or run of the play",
     ),
 }
-_CAPABLE = (
-    "boot a kernel with the BPF OOM and PSI interface (the role linuxmm.bpf_oom.kernel or kernel/ of this project builds one)"
-)
+_CAPABLE = "boot a kernel with the BPF OOM and PSI interface (kernel/ of this project builds one)"
 
 
 #: bpf() finds objects by their ids only for who has it in the first user namespace; it stands for CAP_BPF and CAP_PERFMON, too.

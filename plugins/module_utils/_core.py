@@ -181,7 +181,7 @@ def _unzstd(data: bytes) -> bytes:
 
 
 def _unlz4(data: bytes) -> bytes:
-    """By liblz4: the legacy frame that the kernel's build makes, blocks of a length and of 8 MiB of contents, the last of less."""
+    """By liblz4: the legacy frame of the kernel's build, blocks of their length and 8 MiB of contents, the last of less."""
     unpack = ctypes.CDLL("liblz4.so.1").LZ4_decompress_safe
     unpack.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
     block = ctypes.create_string_buffer(8 << 20)

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Iterator
 
-from . import _core, _loader
+from . import _loader
 from ._capability import LACKING, Capability, Problem, read_capability
 from ._decisions import readable
 from ._drift import Loaded, Reason, idle, load_reasons, observes, persist_reasons, renewals
@@ -118,7 +118,7 @@ class Engine:
         stored = self.store.read_set()
         # What a damaged set needs is not known; the next change makes it whole.
         whole = not stored.problem and not stored.broken
-        leftovers = ["/".join(filter(None, each)) for each in self.store.leftovers()] if whole else []
+        leftovers = ["/".join(filter(None, each)) for each in self.store.leftovers(stored)] if whole else []
         return Survey(capability, stored, loaded, unfinished, stray, leftovers)
 
     def _read(self, name: str, new: bool = False) -> Loaded:
@@ -422,6 +422,9 @@ class Engine:
         stored = self.store.read_set()
         if stored.problem:
             raise BpfOomError(f"the persisted set is damaged: {stored.problem}", "run the play again, it mends the set")
+        # Only this needs it, and a module's sources are compiled at each run.
+        from . import _core
+
         target = _core.read_target(path)
         found: dict[str, dict[str, Any]] = {
             name: {"loads": False, "problems": [why], "degraded": []} for name, why in stored.broken.items()
@@ -473,9 +476,15 @@ class Engine:
             yield
             return
         self._require_root()
+        bare = not os.path.isdir(self.paths.run)
         try:
             with host_lock(self.paths):
-                yield
+                try:
+                    yield
+                finally:
+                    if bare and not self.store.exists() and not os.path.isdir(self.paths.pins):
+                        # A host on which nothing was done keeps nothing of ours, not even the lock.
+                        shutil.rmtree(self.paths.run, ignore_errors=True)
         except OSError as error:
             raise from_errno(f"{error.filename or self.paths.state} cannot be used", error.errno or errno.EIO) from None
 

@@ -306,8 +306,8 @@ class Store:
             os.fsync(sets)
         return f"sets/{name}"
 
-    def leftovers(self) -> list[tuple[str, str]]:
-        """What a change that was interrupted left: folder ('' is the top) and name of each.
+    def leftovers(self, current: StoredSet | None = None) -> list[tuple[str, str]]:
+        """What a change that was interrupted left: folder ('' is the top) and name of each; `current` if it has been read.
 
         These are the sets that neither count nor are kept, the objects that no manifest of those names, and temporary names.
         """
@@ -318,7 +318,8 @@ class Store:
                     names.add(os.readlink(kept or "current", dir_fd=top)[len("sets/") :])
                 except OSError:
                     continue  # there is none, or it is no link and read_set() tells of it
-            used |= {f"{manifest.inputs}.o" for manifest in self.read_set(kept).manifests.values()}
+            held = current if current is not None and not kept else self.read_set(kept)
+            used |= {f"{manifest.inputs}.o" for manifest in held.manifests.values()}
         found = []
         for folder in ("", "kept", "sets", "objects"):
             try:
