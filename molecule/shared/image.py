@@ -2,8 +2,8 @@
 """The Debian 13 root image that every test machine boots from.
 
 The digest of this file and of the APT settings names the image: change the recipe and the next run builds a new one.
-There is no kernel in it, the machine is started with ours. libbpf1 is: bpftool and bcc depend on it, so even a machine
-without a route to a mirror has what the role asks for.
+Machines are started with our kernel, or with the one that Debian installs in it. libbpf1 is in it: bpftool and bcc depend on
+it, so even a machine without a route to a mirror has what the role asks for.
 """
 
 from __future__ import annotations
@@ -36,10 +36,14 @@ PACKAGES = (
     "procps",
     "iproute2",
     "kmod",
+    "linux-image-cloud-amd64",
+    "apparmor",
+    "strace",
     "xz-utils",
 )
 # What no test looks at, and what costs seconds of an emulated boot.
 MASKED = (
+    "apparmor.service",
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
     "dpkg-db-backup.timer",
@@ -177,7 +181,7 @@ def overlay(public_key: str) -> bytes:
 
 
 def build(target: pathlib.Path) -> None:
-    """Make the image in TARGET: root.ext4, the key that opens it, and its host key for known_hosts."""
+    """Make the image in TARGET: root.ext4, Debian's kernel and initrd, the key that opens it, and its host key."""
     work = target.with_name(f"{target.name}.new")
     if work.exists():
         subprocess.run(as_root(["rm", "-rf", str(work)]), check=True)
@@ -197,6 +201,10 @@ def build(target: pathlib.Path) -> None:
         f"--customize-hook=download /etc/ssh/ssh_host_ed25519_key.pub {work / 'host.pub'}",
     ]
     subprocess.run(as_root([*bootstrap, SUITE, str(tree), f"deb {mirror()} {SUITE} main"]), check=True, stdout=sys.stderr)
+    for link in ("vmlinuz", "initrd.img"):
+        # Debian's own names for the newest kernel; only root may read what is behind them.
+        newest = f"{tree}{os.sep}{os.readlink(tree / link)}"
+        subprocess.run(as_root(["cp", newest, str(work / link)]), check=True)
     disk = work / "root.ext4"
     make = ["mke2fs", "-q", "-t", "ext4", "-J", "size=16", "-m", "0", "-L", "root", "-d", str(tree), str(disk), SIZE]
     subprocess.run(as_root(make), check=True)

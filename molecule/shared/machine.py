@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Disposable Debian 13 machines on QEMU with the kernel of this tree.
+"""Disposable Debian 13 machines on QEMU with the kernel of this tree, or with Debian's.
 
     machine.py image                      build the root image (cached)
     machine.py create NAME [--json]       start a machine and wait until it answers
@@ -300,12 +300,19 @@ class Machine:
             fail(f"{self.name} does not run")
         self._end(pid, ((signal.SIGKILL, 30),))
 
-    def plug(self) -> None:
-        """Boot it after a power cut, from the disk as it is, and wait until it answers."""
+    def plug(self, boot: list[str] | None = None) -> None:
+        """Boot it after a power cut, from the disk as it is, with another kernel if one is given; wait until it answers."""
         if self.pid() is not None:
             fail(f"{self.name} is running already")
         (self.directory / "qmp").unlink(missing_ok=True)
-        self._launch(self.facts["qemu"], [])
+        arguments = self.facts["qemu"]
+        if boot is not None:
+            for option in ("-kernel", "-initrd"):
+                if option in arguments:
+                    place = arguments.index(option)
+                    del arguments[place : place + 2]
+            arguments += boot
+        self._launch(arguments, [])
         self.wait()
 
     def stop(self) -> None:
@@ -366,11 +373,20 @@ def lock(name: str) -> Iterator[None]:
         yield
 
 
-def qemu_arguments(boot: pathlib.Path, memory: int, cpus: int, append: str) -> list[str]:
+def boot_arguments(which: str) -> list[str]:
+    """Which kernel to boot, `ours` or `debian`, as QEMU wants to be told."""
+    if which == "ours":
+        return ["-kernel", str(kernel())]
+    with lock("image"):
+        root = image.image()
+    return ["-kernel", str(root / "vmlinuz"), "-initrd", str(root / "initrd.img")]
+
+
+def qemu_arguments(boot: list[str], memory: int, cpus: int, append: str) -> list[str]:
     return [
         *("qemu-system-x86_64", "-no-user-config", "-nodefaults", "-display", "none", "-machine", "q35"),
-        *accel.accel_arguments(boot),
-        *("-smp", str(cpus), "-m", str(memory), "-kernel", str(boot), "-append", f"{COMMAND_LINE} {append}".strip()),
+        *accel.accel_arguments(pathlib.Path(boot[1])),
+        *("-smp", str(cpus), "-m", str(memory), *boot, "-append", f"{COMMAND_LINE} {append}".strip()),
         # Port 0: QEMU takes a free one and tells which, so two machines that start at once cannot want the same.
         *("-netdev", "user,id=net,hostfwd=tcp:127.0.0.1:0-:22", "-device", "virtio-net-pci,netdev=net,romfile="),
         *("-device", "virtio-rng-pci"),
@@ -409,20 +425,28 @@ def snapshot(qemu: list[str], root: pathlib.Path, boot: pathlib.Path) -> pathlib
     return target
 
 
-def create(name: str, memory: int = 1024, cpus: int = 2, append: str = "", cold: bool = False, durable: bool = False) -> Machine:
+def create(
+    name: str,
+    memory: int = 1024,
+    cpus: int = 2,
+    append: str = "",
+    cold: bool = False,
+    durable: bool = False,
+    which: str = "ours",
+) -> Machine:
     """Start a machine and wait until it answers. COLD boots it, without and around the saved state."""
     machine = Machine(name)
     if machine.pid() is not None:
         fail(f"{name} is running already; destroy it first")
     machine.destroy()
-    boot = kernel()
+    boot = boot_arguments(which)
     with lock("image"):
         root = image.image()
     qemu = qemu_arguments(boot, memory, cpus, append)
     saved = None
     if not cold:
         with lock("snapshots"):
-            saved = snapshot(qemu, root, boot)
+            saved = snapshot(qemu, root, pathlib.Path(boot[1]))
     machine.directory.mkdir(parents=True)
     try:
         if saved is None:
@@ -459,6 +483,8 @@ def main() -> int:
     creating.add_argument("--append", default="", help="more words for the kernel command line")
     creating.add_argument("--cold", action="store_true", help="boot it, do not start from a saved state")
     creating.add_argument("--durable", action="store_true", help="what it flushes to its disk survives a power cut")
+    for verb in ("create", "plug"):
+        verbs.choices[verb].add_argument("--kernel", choices=["ours", "debian"], help="ours, unless said otherwise before")
     creating.add_argument("--json", action="store_true", help="print the inventory variables")
     verbs.choices["ssh"].add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
@@ -487,7 +513,9 @@ def act(options: argparse.Namespace) -> int:
         return 0
     if options.verb == "create":
         began = time.monotonic()
-        made = create(options.name, options.memory, options.cpus, options.append, options.cold, options.durable)
+        made = create(
+            options.name, options.memory, options.cpus, options.append, options.cold, options.durable, options.kernel or "ours"
+        )
         say(f"{made.name} is up after {time.monotonic() - began:.0f} s")
         if options.json:
             print(json.dumps(made.inventory()))
@@ -500,7 +528,7 @@ def act(options: argparse.Namespace) -> int:
     elif options.verb == "unplug":
         machine.unplug()
     elif options.verb == "plug":
-        machine.plug()
+        machine.plug(boot_arguments(options.kernel) if options.kernel else None)
     elif options.verb == "log":
         print(machine.log(), end="")
     elif options.verb == "inventory":

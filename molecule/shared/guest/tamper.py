@@ -99,7 +99,7 @@ def foreign_link() -> None:
 def foreign_map() -> None:
     """Registered by the map itself, as everything was before there were links: the section is called otherwise then."""
     data = (STATE / "objects" / f"{manifests()[SECOND].inputs}.o").read_bytes()
-    path = pathlib.Path("/run/foreign.o")
+    path = pathlib.Path("/root/foreign.o")
     path.write_bytes(data.replace(b".struct_ops.link\0", b".struct_ops\0link\0"))
     subprocess.run(["bpftool", "struct_ops", "register", str(path)], check=True)
 

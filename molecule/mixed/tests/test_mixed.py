@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The plays before ran to their end, and both machines are as they must be."""
+
+from __future__ import annotations
+
+from testinfra.host import Host
+
+from machine import Machine, splats
+
+
+def test_all_plays_were_run(host: Host) -> None:
+    assert host.file("/root/bpf-oom-mixed").content_string == "acts"
+
+
+def test_nothing_has_drifted(host: Host) -> None:
+    assert host.run("bpf-oom verify").stdout == ""
+
+
+def test_kernel_log_has_no_splat(host: Host) -> None:
+    assert splats(host.check_output("dmesg")) == []
+    assert splats(Machine(host.backend.get_hostname()).log()) == []
