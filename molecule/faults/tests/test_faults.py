@@ -86,6 +86,33 @@ def test_what_is_loaded_goes_on_acting_and_the_damage_is_told(host: Host, damage
     assert found["drift"]
 
 
+def test_the_word_on_the_command_line_keeps_the_boot_unit_from_loading(host: Host) -> None:
+    host.check_output("bpf-oom unload && sed 's/$/ linuxmm.bpf_oom=off/' /proc/cmdline > /root/cmdline")
+    try:
+        host.check_output("mount --bind /root/cmdline /proc/cmdline")
+        host.check_output(f"systemctl restart {UNIT}")
+        assert active(host) == set()
+        assert [each["id"] for each in status(host)["capability"]["problems"]] == ["off"]
+        assert "linuxmm.bpf_oom=off" in host.check_output(f"journalctl --no-pager --lines=20 --unit={UNIT}")
+    finally:
+        host.check_output("umount /proc/cmdline")
+    host.check_output(f"systemctl restart {UNIT}")
+    assert active(host) == {LEAF, PRESSURE}
+
+
+def test_without_a_bpf_file_system_it_is_said_and_the_next_run_brings_all_back(host: Host) -> None:
+    """With it go the pins, and with them the policies."""
+    host.check_output("umount /sys/fs/bpf")
+    try:
+        assert [each["id"] for each in status(host)["capability"]["problems"]] == ["bpffs"]
+        refused = host.run("bpf-oom apply")
+        assert refused.rc != 0 and "BPF file system is mounted at /sys/fs/bpf" in refused.stderr
+    finally:
+        host.check_output("mount -t bpf -o mode=700 bpf /sys/fs/bpf")
+    host.check_output(f"systemctl restart {UNIT}")
+    assert active(host) == {LEAF, PRESSURE}
+
+
 def test_the_off_switch_and_the_way_back(host: Host) -> None:
     host.check_output("bpf-oom unload")
     assert active(host) == set()
