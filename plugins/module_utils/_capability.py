@@ -136,7 +136,7 @@ def _read_mounts(paths: Paths, found: Capability) -> None:
         if "[confidentiality]" in paths.read("/sys/kernel/security/lockdown"):
             found.add(
                 "lockdown",
-                "the kernel is locked down for confidentiality and refuses BPF",
+                "the kernel is locked down for confidentiality and lets no BPF program read its memory",
                 "boot with lockdown=integrity or none",
             )
     except OSError:
