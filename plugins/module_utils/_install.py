@@ -99,8 +99,9 @@ class Installation:
         for path in (*self._links, self._dest):
             if os.path.lexists(path):
                 os.unlink(path)
-        # Directories that are not ours alone stay; facts.d is made for a fact.
-        for directory in (os.path.dirname(self._dest), *(os.path.dirname(link) for link in self._links if link.endswith(FACT))):
+        # Directories that are not ours alone stay; facts.d, and the one that it is in, are made for a fact.
+        facts = [os.path.dirname(link) for link in self._links if link.endswith(FACT)]
+        for directory in (os.path.dirname(self._dest), *facts, *map(os.path.dirname, facts)):
             try:
                 os.rmdir(directory)
             except OSError:
