@@ -69,8 +69,9 @@ static void kill_refusals(void)
 	targets[4] = victim.pid;
 	targets[5] = victim.pid;
 	hog_order(&grower, 20 * MIB);
-	check_killed(&victim);
+	/* First: who is waited for is gone, and the policy still has to try it again. */
 	check(wait_for(hog_filled(&grower)), "the grower gets its memory", "it does", "it does not");
+	check_killed(&victim);
 	check_alive(&protected);
 	check_alive(&outside);
 	check_int("killing a -1000 task (-EPERM)", -EPERM, results[0]);
