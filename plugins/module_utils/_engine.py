@@ -47,6 +47,7 @@ class Survey:
     unfinished: list[str]  # policies of which an interrupted change left new pins
     stray: list[str]  # policies without a link of which other pins are left
     leftovers: list[str] = field(default_factory=list)  # what an interrupted change left in the store
+    tags: dict[str, dict[str, str]] = field(default_factory=dict)  # of the programs at load
 
 
 @dataclass
@@ -119,7 +120,7 @@ class Engine:
         # What a damaged set needs is not known; the next change makes it whole.
         whole = not stored.problem and not stored.broken
         leftovers = ["/".join(filter(None, each)) for each in self.store.leftovers(stored)] if whole else []
-        return Survey(capability, stored, loaded, unfinished, stray, leftovers)
+        return Survey(capability, stored, loaded, unfinished, stray, leftovers, self._tags_at_load())
 
     def _read(self, name: str, new: bool = False) -> Loaded:
         if self.lib is None:
@@ -136,7 +137,7 @@ class Engine:
         return data if isinstance(data, dict) else {}
 
     def reasons(self, survey: Survey, manifest: Manifest, cgroups: Cgroups) -> list[Reason]:
-        return load_reasons(manifest, survey.loaded.get(manifest.name), cgroups, self._tags_at_load().get(manifest.name))
+        return load_reasons(manifest, survey.loaded.get(manifest.name), cgroups, survey.tags.get(manifest.name))
 
     def describe(self, survey: Survey, decisions: int = 0) -> dict[str, dict[str, Any]]:
         """Every policy of ours: what its manifest wants, whether it is loaded, and whether it acts so."""

@@ -155,18 +155,25 @@ class Btf:
     def __init__(self, lib: Library, handle: int) -> None:
         self._lib = lib
         self._handle = handle
+        # The same few types are asked for again and again, and each answer takes three calls.
+        self._types: Dict[int, BtfType] = {}
+        self._members: Dict[int, Dict[str, Field]] = {}
 
     def find(self, name: str, kind: int) -> int:
         """The id of a named type, 0 when there is none."""
         return max(0, int(self._lib.call("btf__find_by_name_kind", self._handle, name.encode(), kind)))
 
     def type(self, type_id: int) -> BtfType:
+        if type_id in self._types:
+            return self._types[type_id]
         address = self._lib.call("btf__type_by_id", self._handle, type_id)
         if not address:
             raise BpfOomError(f"BTF has no type {type_id}", "compile the policy anew")
         name_off, info, target = struct.unpack("=III", ctypes.string_at(address, 12))
         name = self._lib.call("btf__name_by_offset", self._handle, name_off) or b""
-        return BtfType(name.decode(), (info >> 24) & 0x1F, info & 0xFFFF, target, bool(info >> 31), address + 12)
+        found = BtfType(name.decode(), (info >> 24) & 0x1F, info & 0xFFFF, target, bool(info >> 31), address + 12)
+        self._types[type_id] = found
+        return found
 
     def resolve(self, type_id: int) -> BtfType:
         """The type behind typedefs and qualifiers."""
@@ -180,7 +187,9 @@ class Btf:
 
     def members(self, type_id: int) -> Dict[str, Field]:
         """The named members of a struct, offsets in bytes."""
-        return self.struct_members(self.type(type_id))
+        if type_id not in self._members:
+            self._members[type_id] = self.struct_members(self.type(type_id))
+        return self._members[type_id]
 
     def struct_members(self, parent: BtfType) -> Dict[str, Field]:
         found = {}
@@ -288,6 +297,7 @@ class Library:
         self._callback = _PRINT(self._print)
         self.call("libbpf_set_print", self._callback)
         self._kernel_btf: Dict[str, Btf] = {}
+        self._loaded_btf: Dict[int, Btf] = {}
 
     def _print(self, level: int, template: bytes, arguments: int) -> int:
         # `arguments` is a va_list: passed by reference on every 64-bit ABI of Linux, so a pointer will do.
@@ -323,12 +333,18 @@ class Library:
 
     @contextmanager
     def loaded_btf(self, btf_id: int) -> Iterator[Btf]:
+        """What describes an object that is loaded; whoever asks for it within gets the same."""
+        if btf_id in self._loaded_btf:
+            yield self._loaded_btf[btf_id]
+            return
         handle = self.call("btf__load_from_kernel_by_id", btf_id)
         if not handle:
             raise from_errno(f"the type information {btf_id} of a loaded program cannot be read", ctypes.get_errno())
+        self._loaded_btf[btf_id] = Btf(self, handle)
         try:
-            yield Btf(self, handle)
+            yield self._loaded_btf[btf_id]
         finally:
+            del self._loaded_btf[btf_id]
             self.call("btf__free", handle)
 
     @contextmanager

@@ -9,7 +9,7 @@ import re
 import struct
 import sys
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,26 +172,30 @@ def _read_ops(lib: Library, paths: Paths, found: Loaded) -> None:
     found.struct = holder.name[len(_VALUE_PREFIX) :]
     data = btf.members(info.btf_vmlinux_value_type_id)["data"]
     callbacks = []
-    for member, field in btf.members(data.type_id).items():
-        start = data.offset + field.offset
-        if btf.is_callback(field.type_id):
-            # The kernel shows the program's id in the place of the function pointer.
-            (prog_id,) = struct.unpack("=Q", value[start : start + 8])
-            if prog_id:
-                callbacks.append(member)
-                _read_program(lib, found, prog_id)
-        elif member == "name":
-            found.ops_name = value[start : start + field.size].split(b"\0", 1)[0].decode("utf-8", "replace")
+    # All maps of an object have its type information, which is read once.
+    with ExitStack() as held:
+        for member, field in btf.members(data.type_id).items():
+            start = data.offset + field.offset
+            if btf.is_callback(field.type_id):
+                # The kernel shows the program's id in the place of the function pointer.
+                (prog_id,) = struct.unpack("=Q", value[start : start + 8])
+                if prog_id:
+                    callbacks.append(member)
+                    _read_program(lib, found, prog_id, held)
+            elif member == "name":
+                found.ops_name = value[start : start + field.size].split(b"\0", 1)[0].decode("utf-8", "replace")
     found.callbacks = tuple(callbacks)
 
 
-def _read_program(lib: Library, found: Loaded, prog_id: int) -> None:
+def _read_program(lib: Library, found: Loaded, prog_id: int, held: ExitStack) -> None:
     program, map_ids = lib.program(prog_id)
     found.tags[program.name.decode()] = bytes(program.tag).hex()
     for map_id in map_ids:
         if map_id in found.map_ids.values():
             continue
         info = lib.map_info(map_id)
+        if info.btf_id:
+            held.enter_context(lib.loaded_btf(info.btf_id))
         name = info.name.decode("utf-8", "replace")
         found.map_ids[name if not name.endswith((".rodata", ".bss")) else name[name.index(".") :]] = map_id
         if name.endswith(".rodata") and not found.rodata:
