@@ -117,9 +117,13 @@ class Engine:
                 stray.append(name)
         capability = read_capability(self.paths, self.lib, self.lib_error)
         stored = self.store.read_set()
+        leftovers: list[str] = []
         # What a damaged set needs is not known; the next change makes it whole.
-        whole = not stored.problem and not stored.broken
-        leftovers = ["/".join(filter(None, each)) for each in self.store.leftovers(stored)] if whole else []
+        if not stored.problem and not stored.broken:
+            try:
+                leftovers = ["/".join(filter(None, each)) for each in self.store.leftovers(stored)]
+            except BpfOomError:
+                pass  # a kept set that cannot be read keeps nothing from loading; who needs it is told
         return Survey(capability, stored, loaded, unfinished, stray, leftovers, self._tags_at_load())
 
     def _read(self, name: str, new: bool = False) -> Loaded:

@@ -111,7 +111,10 @@ def known_toolchain() -> Toolchain:
         "headers": found.headers,
         "identity": found.identity,
     }
-    _write(notes, json.dumps(now).encode())
+    try:
+        _write(notes, json.dumps(now).encode())
+    except OSError:
+        pass  # then the next one asks clang, too
     return found
 
 

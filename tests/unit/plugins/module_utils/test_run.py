@@ -132,6 +132,38 @@ def test_a_changed_parameter_shows(host: Host) -> None:
     assert "  limit: 4\n" in done["diff"]["after"]
 
 
+@pytest.mark.parametrize("answer", ["fail", "skip"])
+def test_a_host_on_which_nothing_was_done_keeps_nothing(host: Host, answer: str) -> None:
+    if answer == "fail":
+        with pytest.raises(BpfOomError):
+            host.ask({"a": host.by_controller()}, on_incapable=answer)
+    else:
+        assert host.ask({"a": host.by_controller()}, on_incapable=answer)["changed"] is False
+    assert list(host.root.rglob("*linuxmm*")) == []
+
+
+def test_what_an_interrupted_change_left_is_told_and_removed(host: Host) -> None:
+    policies = {"a": host.by_controller()}
+    host.ensure(policies)
+    left = Path(host.paths.state, "objects", "0" * 64 + ".o")
+    left.write_bytes(b"")
+    foretold = host.ensure(policies, check=True)
+    assert [each["aspect"] for each in foretold["drift"] if each["aspect"] != "capability"] == ["set"]
+    assert f"objects/{left.name}: left" in foretold["diff"]["before"]
+    assert left.exists()
+    assert host.ensure(policies)["changed"] is True
+    assert not left.exists()
+    assert host.ensure(policies)["changed"] is False
+
+
+def test_a_folder_of_kept_sets_that_cannot_be_trusted_keeps_nobody_from_looking(host: Host) -> None:
+    policies = {"a": host.by_controller()}
+    host.ensure(policies)
+    Path(host.paths.state, "kept").symlink_to("/")
+    assert host.ensure(policies)["changed"] is False
+    assert Engine(host.paths).report()["policies"]["a"]["persisted"]
+
+
 def test_exclusive_drops_and_otherwise_the_rest_stays(host: Host) -> None:
     policy = host.by_controller()
     host.ensure({"a": policy})
