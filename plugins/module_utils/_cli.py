@@ -11,12 +11,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from ._capability import Problem
+from ._change import unload_all
 from ._decisions import lines
 from ._engine import Engine, complete_wish
 from ._errors import BpfOomError
 from ._install import FACT
 from ._kill_log import KillLog, forget
 from ._paths import OFF_WORD, Paths
+from ._report import report as everything
+from ._sets import foresee
 
 OK, ERROR, DRIFT = 0, 1, 3
 
@@ -73,7 +76,7 @@ def _kill_log(textfile: str, only_forget: bool) -> int:
 
 
 def _check_kernel(engine: Engine, path: str) -> int:
-    found = engine.foresee(path)
+    found = foresee(engine, path)
     for name, policy in found.items():
         print(f"{name}: {'will load' if policy['loads'] else 'will not load'}")
         for each in (*policy["problems"], *policy["degraded"]):
@@ -105,7 +108,7 @@ def _apply(engine: Engine) -> int:
 
 
 def _unload(engine: Engine) -> int:
-    names = engine.unload_all()
+    names = unload_all(engine.paths)
     print(f"bpf-oom: unloaded: {', '.join(names) or 'nothing was loaded'}")
     return OK
 
@@ -117,7 +120,7 @@ def _drift(report: dict[str, Any]) -> list[str]:
 
 
 def _verify(engine: Engine) -> int:
-    drift = _drift(engine.report())
+    drift = _drift(everything(engine))
     for line in drift:
         print(line)
     return DRIFT if drift else OK
@@ -129,7 +132,7 @@ def _warn(report: dict[str, Any]) -> None:
 
 
 def _decisions(engine: Engine, only: str | None, number: int, as_json: bool) -> int:
-    report = engine.report(number)
+    report = everything(engine, number)
     policies = report["policies"]
     if only is not None and only not in policies:
         raise BpfOomError(f"there is no policy '{only}' on this host", f"name one of {', '.join(policies) or 'none'}")
@@ -148,7 +151,7 @@ def _decisions(engine: Engine, only: str | None, number: int, as_json: bool) -> 
 
 
 def _status(engine: Engine, as_json: bool) -> int:
-    report = engine.report()
+    report = everything(engine)
     if as_json:
         print(json.dumps(report, indent=1, sort_keys=True))
         return OK

@@ -24,10 +24,11 @@ from ._drift import scope_globs
 from ._engine import Engine, Survey
 from ._errors import BpfOomError, from_errno
 from ._kill_log import NOBODY, UNKNOWN, Kill, join, read_readable, undecided
-from ._loader import Record
 from ._manifest import Manifest, sort_key
 from ._params import check_glob, covers
 from ._paths import Paths
+from ._records import Record
+from ._report import describe
 from ._tracefs import Mark
 from ._witness import Witness, die_with_parent, open_witness
 
@@ -164,7 +165,7 @@ def refuse(engine: Engine, survey: Survey, drill: Drill) -> bool:
 
     Returns whether a policy will choose the victim; without one, an OOM that a pressure policy declares is the kernel's to solve.
     """
-    described = engine.describe(survey)
+    described = describe(engine, survey)
     _refuse_panic(engine.paths)
     manifests = [each for name, each in survey.stored.manifests.items() if described[name]["loaded"]]
     asked = {kind: answering(drill, manifests, kind) for kind in ("psi", "oom")}

@@ -22,8 +22,8 @@ from typing import Any
 from ._decisions import readable
 from ._errors import BpfOomError, printable
 from ._libbpf import Library
-from ._loader import Record, read_records
 from ._paths import Paths
+from ._records import Record, read_records
 from ._store import open_directory, write_atomic
 from ._tracefs import Mark, Victims
 

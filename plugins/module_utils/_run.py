@@ -4,23 +4,30 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict
+from typing import TYPE_CHECKING, Any, Dict
 
-from ._compiler import Toolchain, compile_bundle, find_toolchain, input_digest
 from ._engine import Engine, Outcome, Survey, complete_wish
 from ._errors import BpfOomError
 from ._manifest import Manifest, digest
+
+if TYPE_CHECKING:
+    from ._compiler import Toolchain
 
 _UNKNOWN = "0" * 64
 Request = Dict[str, Any]
 
 
 def run(request: Request, check: bool, engine: Engine | None = None) -> dict[str, Any]:
-    """The result for exit_json, or {'needs': digests of what the controller must send first}."""
+    """The result for exit_json, or {'needs': digests of what the controller must send first}.
+
+    What a look does not need is imported where it is needed: a module's sources are compiled at each run.
+    """
     engine = engine or Engine()
     with engine.locked(check):
         if request["state"] == "absent":
-            return _result(engine.remove_everything(check), {})
+            from ._change import remove_everything
+
+            return result(remove_everything(engine, check), {})
         survey = engine.survey()
         policies: dict[str, dict[str, Any]] = request["policies"]
         blocked = engine.blocked(survey, {name: policy["kind"] for name, policy in policies.items()}, check)
@@ -32,12 +39,14 @@ def run(request: Request, check: bool, engine: Engine | None = None) -> dict[str
                 others = [each["sentence"] for each in capability["problems"] if each["sentence"] != problem.sentence]
                 raise BpfOomError(problem.cause, problem.remedy, "\n".join(others))
             if request["on_incapable"] == "skip":
-                outcome = Outcome(False, {"before": "", "after": ""}, engine.describe(survey), [])
+                from ._report import describe
+
+                outcome = Outcome(False, {"before": "", "after": ""}, describe(engine, survey), [])
                 outcome.warnings.append(f"Nothing was done on this host: {problem.sentence}")
                 outcome.drift = [
                     {"policy": name, "aspect": "capability", "what": found.sentence} for name, found in sorted(blocked.items())
                 ]
-                return _result(outcome, capability)
+                return result(outcome, capability)
             warnings.append(f"Persisted, but '{name}' is not loaded: {problem.sentence}")
         needs = Needs(engine, survey, request["blobs"], check)
         manifests = [needs.manifest(name, policy) for name, policy in policies.items()]
@@ -48,27 +57,10 @@ def run(request: Request, check: bool, engine: Engine | None = None) -> dict[str
         wish.alone = request.get("foreign") == "remove"
         outcome = engine.apply(survey, wish, blocked, check)
         outcome.warnings += warnings + needs.warnings
-        return _result(outcome, capability)
+        return result(outcome, capability)
 
 
-def back_up(name: str, state: str, check: bool, engine: Engine | None = None) -> dict[str, Any]:
-    """What the module policy_backup returns."""
-    engine = engine or Engine()
-    with engine.locked(check):
-        if state == "restored":
-            outcome = engine.restore(name, check)
-            # Only what this host cannot load: anything else that fails undoes the whole change.
-            outcome.warnings += [
-                f"Persisted, but '{policy}' is not loaded: {why}" for policy, why in sorted(outcome.failed.items())
-            ]
-            return _result(outcome, {})
-        changed = engine.keep(name, check) if state == "kept" else engine.forget(name, check)
-        what = f"a set kept as {name}\n"
-        before, after = ("", what) if state == "kept" else (what, "")
-        return {"changed": changed, "diff": {"before": before if changed else after, "after": after}, "policies": {}, "drift": []}
-
-
-def _result(outcome: Outcome, capability: dict[str, Any]) -> dict[str, Any]:
+def result(outcome: Outcome, capability: dict[str, Any]) -> dict[str, Any]:
     return {
         "changed": outcome.changed,
         "diff": outcome.diff,
@@ -114,9 +106,11 @@ class Needs:
         return data
 
     def _compiled_here(self, name: str, policy: dict[str, Any]) -> Manifest:
+        from . import _compiler
+
         common = {key: policy[key] for key in ("kind", "order", "program", "source", "bundle", "params")}
         try:
-            self._toolchain = self._toolchain or find_toolchain()
+            self._toolchain = self._toolchain or _compiler.find_toolchain()
         except BpfOomError as error:
             if not self._check:
                 raise
@@ -124,7 +118,7 @@ class Needs:
             self.warnings.append(f"The object of policy '{name}' is not known yet: {error}")
             return Manifest(name=name, compiler=_UNKNOWN, inputs=_UNKNOWN, object=_UNKNOWN, **common)
         identity = self._toolchain.identity
-        inputs = input_digest(policy["program"], policy["bundle"], identity)
+        inputs = _compiler.input_digest(policy["program"], policy["bundle"], identity)
         for known in self._survey.stored.manifests.values():
             if known.inputs == inputs and not self._engine.store.object_problem(known):
                 return Manifest(name=name, compiler=identity, inputs=inputs, object=known.object, **common)
@@ -132,6 +126,6 @@ class Needs:
         if sent is None:
             return Manifest(name=name, compiler=identity, inputs=inputs, object=_UNKNOWN, **common)
         files = dict(json.loads(sent))
-        data = self.objects.get(inputs) or compile_bundle(policy["program"], files, policy["main"], self._toolchain)
+        data = self.objects.get(inputs) or _compiler.compile_bundle(policy["program"], files, policy["main"], self._toolchain)
         self.objects[inputs] = data
         return Manifest(name=name, compiler=identity, inputs=inputs, object=digest(data), **common)

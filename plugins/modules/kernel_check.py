@@ -54,12 +54,13 @@ policies:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import Engine
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._sets import foresee
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec={"path": {"type": "path", "required": True}}, supports_check_mode=True)
     try:
-        policies = Engine().foresee(module.params["path"])
+        policies = foresee(Engine(), module.params["path"])
     except BpfOomError as error:
         module.fail_json(msg=str(error), details=error.details)
     for name, policy in policies.items():

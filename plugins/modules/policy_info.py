@@ -185,17 +185,18 @@ libbpf:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import Engine
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._report import report
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec={"decisions": {"type": "int", "default": 10}}, supports_check_mode=True)
     try:
-        report = Engine().report(module.params["decisions"])
+        found = report(Engine(), module.params["decisions"])
     except BpfOomError as error:
         module.fail_json(msg=str(error), details=error.details)
-    for name in report["neighbours"]:
+    for name in found["neighbours"]:
         module.warn(f"{name} runs on this host, too, and kills by rules of its own.")
-    module.exit_json(changed=False, **report)
+    module.exit_json(changed=False, **found)
 
 
 if __name__ == "__main__":

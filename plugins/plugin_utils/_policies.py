@@ -16,7 +16,8 @@ from ansible.module_utils.common.yaml import yaml_load
 from ..module_utils._compiler import FLAGS, Toolchain, compile_bundle, find_tool, find_toolchain, input_digest
 from ..module_utils._errors import BpfOomError
 from ..module_utils._manifest import bundle_digest, digest
-from ..module_utils._params import check_metadata, check_name, type_params
+from ..module_utils._params import check_name
+from ..module_utils._typed import check_metadata, type_params
 
 # bpf/ of this very collection, wherever it is installed.
 LIBRARY = Path(__file__).resolve().parents[2] / "bpf"

@@ -49,11 +49,12 @@ sys.path.insert(0, str(HERE / "new.pyz"))
 
 from bpf_oom import _cli  # type: ignore[import-not-found]  # noqa: E402
 from bpf_oom._drift import load_reasons  # type: ignore[import-not-found]  # noqa: E402
-from bpf_oom._engine import Engine, boot_unit  # type: ignore[import-not-found]  # noqa: E402
+from bpf_oom._engine import Engine  # type: ignore[import-not-found]  # noqa: E402
 from bpf_oom._install import Installation  # type: ignore[import-not-found]  # noqa: E402
-from bpf_oom._loader import matching_cgroups  # type: ignore[import-not-found]  # noqa: E402
 from bpf_oom._manifest import digest, sort_key  # type: ignore[import-not-found]  # noqa: E402
 from bpf_oom._paths import Paths  # type: ignore[import-not-found]  # noqa: E402
+from bpf_oom._reader import matching_cgroups  # type: ignore[import-not-found]  # noqa: E402
+from bpf_oom._report import boot_unit, report  # type: ignore[import-not-found]  # noqa: E402
 from bpf_oom._run import run  # type: ignore[import-not-found]  # noqa: E402
 
 PATHS = Paths()
@@ -382,7 +383,7 @@ def run_out_of_memory() -> int:
 def insist_acting(wanted: Manifests) -> str:
     """The first of the chain that enforces kills in a real OOM; its name."""
     pid = run_out_of_memory()
-    policies = looking().report(decisions=1)["policies"]
+    policies = report(looking(), decisions=1)["policies"]
     for name in wanted:
         insist(policies[name]["active"] or policies[name]["observing"], f"{name}: {policies[name]['why']}")
     killers = [name for name in wanted for each in policies[name]["decisions"] for died in each["died"] if died["pid"] == pid]

@@ -12,7 +12,8 @@ import pytest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._capability import KFUNCS, Capability, read_capability
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._compiler import compile_bundle, find_toolchain
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._libbpf import KIND_DATASEC, Library, verifier_reason
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._libbpf import KIND_DATASEC, Library
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._object import verifier_reason
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Paths
 
 STRUCTS = """

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._cli import DRIFT, ERROR, OK, main, parser
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._compiler import compile_bundle, find_toolchain
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import Engine, boot_unit, neighbours
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import Engine
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._manifest import digest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Paths
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._report import boot_unit, neighbours
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._store import Store
 from ansible_collections.linuxmm.bpf_oom.tests.unit.plugins.module_utils.common import manifest
 

@@ -18,10 +18,10 @@ from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._drill import (
     refuse,
 )
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._loader import Record
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._manifest import Manifest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._params import covers
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Paths
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._records import Record
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._store import StoredSet
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._witness import Witness
 from ansible_collections.linuxmm.bpf_oom.tests.unit.plugins.module_utils.common import manifest
@@ -151,7 +151,8 @@ class Engine:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(_drill, "describe", Engine.describe)
     for name in ("proc/sys/vm", "sys/fs/cgroup/a.slice/b.slice"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "proc/sys/vm/panic_on_oom").write_text("1\n")

@@ -27,11 +27,12 @@ from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._params import (
     covers,
     show,
     show_selectors,
-    type_params,
 )
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Paths
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._report import report as everything
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._store import Store
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._tracefs import mark, parse_format, records
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._typed import type_params
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._policies import LIBRARY, read_metadata
 from ansible_collections.linuxmm.bpf_oom.tests.unit.plugins.module_utils.common import manifest
 from hypothesis import HealthCheck, given, settings
@@ -217,7 +218,7 @@ def test_manifests_on_disk(host: Paths, files: dict[str, bytes]) -> None:
     found = store.read_set()
     for why in found.broken.values():
         assert why and "\n" not in why
-    report = Engine(host).report()
+    report = everything(Engine(host))
     assert set(report["policies"]) >= set(found.manifests)
     store.remove_all()
     assert outside(host) == before

@@ -32,8 +32,8 @@ from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._kill_log import (
     parse_totals,
     undecided,
 )
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._loader import Record
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Paths
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._records import Record
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._tracefs import Mark
 
 TEXTFILE = "/var/lib/exporter/bpf_oom.prom"

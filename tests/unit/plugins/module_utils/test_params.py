@@ -10,14 +10,13 @@ from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import Bpf
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._params import (
     SELECTORS_SIZE,
     check_glob,
-    check_metadata,
     check_name,
     check_selector,
     glob_pattern,
     selectors_bytes,
     show_selectors,
-    type_params,
 )
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._typed import check_metadata, type_params
 
 SPECS = {
     "size": {"type": "u64", "unit": "bytes", "range": [0, 1000], "default": 0},

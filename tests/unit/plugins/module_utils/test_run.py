@@ -14,10 +14,13 @@ import pytest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._compiler import compile_bundle, find_toolchain, input_digest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import Engine, Wish
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._loader import matching_cgroups, refuse_many
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._loader import refuse_many
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._manifest import Manifest, bundle_digest, digest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Paths
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._run import back_up, run
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._reader import matching_cgroups
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._report import report
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._run import run
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._sets import back_up
 from ansible_collections.linuxmm.bpf_oom.tests.unit.plugins.module_utils.common import manifest
 
 FILES = {"own.bpf.c": "int f(void) { return 1; }\n"}
@@ -161,7 +164,7 @@ def test_a_folder_of_kept_sets_that_cannot_be_trusted_keeps_nobody_from_looking(
     host.ensure(policies)
     Path(host.paths.state, "kept").symlink_to("/")
     assert host.ensure(policies)["changed"] is False
-    assert Engine(host.paths).report()["policies"]["a"]["persisted"]
+    assert report(Engine(host.paths))["policies"]["a"]["persisted"]
 
 
 def test_exclusive_drops_and_otherwise_the_rest_stays(host: Host) -> None:
@@ -310,7 +313,7 @@ def test_pins_without_a_policy_are_told_of_and_removed(host: Host) -> None:
     pins = Path(host.paths.pins) / "gone"
     pins.mkdir(parents=True)
     (pins / "decision_victim").touch()
-    assert "pins of policy 'gone' are left" in " ".join(Engine(host.paths).report()["problems"])
+    assert "pins of policy 'gone' are left" in " ".join(report(Engine(host.paths))["problems"])
     checked = host.ensure({}, check=True)
     assert checked["changed"] and "gone: pins without a policy" in checked["diff"]["before"]
     assert pins.exists()

@@ -6,9 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._loader import matching_cgroups, unmatched
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._params import type_params
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Paths
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._reader import matching_cgroups, unmatched
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._typed import type_params
 from ansible_collections.linuxmm.bpf_oom.tests.unit.plugins.module_utils.common import manifest
 
 SPECS = {
