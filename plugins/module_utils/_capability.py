@@ -7,10 +7,11 @@ import ctypes
 import errno
 import os
 import re
+import struct
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterable, List, Optional, Set
 
-from ._errors import BpfOomError
+from ._errors import BpfOomError, from_errno
 from ._libbpf import KIND_ENUM, KIND_FUNC, KIND_STRUCT, Library
 from ._paths import OFF_WORD, Paths
 
@@ -37,6 +38,9 @@ LACKING = {
         " `bpf-oom apply` or run of the play",
     ),
 }
+# struct btf_header of the kernel's btf.h: magic, version, flags, length, then where the types are and where the strings.
+_BTF_HEADER = struct.Struct("=HBBIIIII")
+_BTF_MAGIC = 0xEB9F
 _CAPABLE = "boot a kernel with the BPF OOM and PSI interface (kernel/ of this project builds one)"
 
 
@@ -218,13 +222,18 @@ def _read_btf(paths: Paths, lib: Library, found: Capability) -> None:
     if not os.path.exists(paths.btf):
         found.add("btf", "the kernel has no /sys/kernel/btf/vmlinux", "boot a kernel with CONFIG_DEBUG_INFO_BTF=y")
         return
-    btf = lib.kernel_btf(paths.btf)
+    kfuncs = sorted({name for names in KFUNCS.values() for name in names})
+    there = _mentioned(paths.btf, [*STRUCTS.values(), *kfuncs, *_FEATURE_ENUMS.values()])
+
+    def find(name: str, kind: int) -> int:
+        return lib.kernel_btf(paths.btf).find(name, kind) if name in there else 0
+
     for name in STRUCTS.values():
-        type_id = btf.find(name, KIND_STRUCT)
+        type_id = find(name, KIND_STRUCT)
         if type_id:
-            found.structs[name] = list(btf.members(type_id))
-    found.kfuncs = [name for name in sorted({name for names in KFUNCS.values() for name in names}) if btf.find(name, KIND_FUNC)]
-    found.features = {name: bool(btf.find(enum, KIND_ENUM)) for name, enum in _FEATURE_ENUMS.items()}
+            found.structs[name] = list(lib.kernel_btf(paths.btf).members(type_id))
+    found.kfuncs = [name for name in kfuncs if find(name, KIND_FUNC)]
+    found.features = {name: bool(find(enum, KIND_ENUM)) for name, enum in _FEATURE_ENUMS.items()}
     found.features.update({feature: found.has("psi", callback) for callback, (feature, _without) in LACKING.items()})
     for kind, name in STRUCTS.items():
         if name not in found.structs:
@@ -234,3 +243,23 @@ def _read_btf(paths: Paths, lib: Library, found: Capability) -> None:
         missing += [kfunc for kfunc in KFUNCS[kind] if kfunc not in found.kfuncs]
         if missing:
             found.add("kernel", f"the kernel {found.kernel} has {name} but lacks {', '.join(missing)}", _CAPABLE, kind)
+
+
+def _mentioned(path: str, names: Iterable[str]) -> Set[str]:
+    """Those names that are among the strings of a file of type information: no type has a name that is not.
+
+    To look there takes a fraction of what libbpf needs to find in all types that there is none.
+    """
+    try:
+        with open(path, "rb") as file:
+            header = file.read(_BTF_HEADER.size).ljust(_BTF_HEADER.size, b"\0")
+            magic, _version, _flags, length, _types, _types_length, strings, strings_length = _BTF_HEADER.unpack(header)
+            whole = magic == _BTF_MAGIC and length + strings + strings_length <= os.fstat(file.fileno()).st_size
+            file.seek(length + strings)
+            text = file.read(strings_length) if whole else b""
+    except OSError as error:
+        raise from_errno(f"the kernel's type information {path} cannot be read", error.errno or errno.EIO) from None
+    if not whole:
+        raise BpfOomError(f"the kernel's type information {path} cannot be read, it is none", "see what is mounted there")
+    found = re.findall(b"(?:" + b"|".join(name.encode() for name in names) + b")(?=\0)", text)
+    return {name.decode() for name in found}

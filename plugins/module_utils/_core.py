@@ -126,7 +126,7 @@ class Types:
         return None
 
 
-def _sections(data: bytes) -> Dict[str, bytes]:
+def elf_sections(data: bytes) -> Dict[str, bytes]:
     """The sections of a 64-bit little-endian ELF file, by name; the first of each."""
     if data[:6] != b"\x7fELF\x02\x01":
         raise ValueError("no 64-bit little-endian ELF file")
@@ -231,7 +231,7 @@ def read_target(path: str) -> Types:
         raise BpfOomError(f"{path}: {error.strerror}", remedy) from error
     for candidate in [data] if data[:2] == b"\x9f\xeb" or data[:4] == b"\x7fELF" else _unpacked(data):
         try:
-            return Types(candidate if candidate[:2] == b"\x9f\xeb" else _sections(candidate)[".BTF"])
+            return Types(candidate if candidate[:2] == b"\x9f\xeb" else elf_sections(candidate)[".BTF"])
         except DAMAGED:
             continue
     raise BpfOomError(f"{path} holds no BTF that could be read", remedy)
@@ -368,7 +368,7 @@ def problems(data: bytes, target: Types) -> List[str]:
     An object that asks whether something of a type exists has code for both answers, so nothing of that type is missed.
     """
     try:
-        sections = _sections(data)
+        sections = elf_sections(data)
         local = Types(sections[".BTF"])
         found = list(_missing_structs(local, target))
         found += _missing_kfuncs(local, target, _weak(sections))
@@ -405,7 +405,7 @@ def _missing_structs(local: Types, target: Types) -> Iterator[str]:
 
 def without(data: bytes, target: Types) -> List[str]:
     """What a policy that loads there cannot do, a sentence each."""
-    local = Types(_sections(data)[".BTF"])
+    local = Types(elf_sections(data)[".BTF"])
     found = []
     for name in STRUCTS.values():
         for number in local.named(_STRUCT, name):

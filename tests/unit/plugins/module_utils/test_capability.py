@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._capability import KFUNCS, Capability, read_capability
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._compiler import compile_bundle, find_toolchain
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._core import elf_sections
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._libbpf import KIND_DATASEC, Library
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._object import verifier_reason
@@ -26,7 +27,8 @@ const volatile char word[8] = "word";
 
 
 def kernel(source: str) -> bytes:
-    return compile_bundle("kernel", {"kernel.c": source}, "kernel.c", find_toolchain())
+    """Type information alone, as a kernel shows it."""
+    return elf_sections(compile_bundle("kernel", {"kernel.c": source}, "kernel.c", find_toolchain()))[".BTF"]
 
 
 class Bpf(Library):
@@ -207,8 +209,9 @@ def test_a_kernel_with_half_of_it(tree: Path, lib: Library) -> None:
     assert "lacks bpf_oom_kill_process" in read(tree, lib).blocking("oom")[0].sentence
 
 
-def test_btf_that_is_none(tree: Path, lib: Library) -> None:
-    (tree / "sys/kernel/btf/vmlinux").write_bytes(b"nonsense")
+@pytest.mark.parametrize("data", [b"nonsense", b"", b"\x9f\xeb\1\0" + 20 * b"\xff"])
+def test_btf_that_is_none(tree: Path, lib: Library, data: bytes) -> None:
+    (tree / "sys/kernel/btf/vmlinux").write_bytes(data)
     with pytest.raises(BpfOomError, match="cannot be read"):
         read_capability(Paths(str(tree)), Library(minimum=(1, 0)), None)
 

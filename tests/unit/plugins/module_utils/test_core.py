@@ -16,7 +16,7 @@ from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._compiler import c
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._core import (
     DAMAGED,
     Types,
-    _sections,
+    elf_sections,
     problems,
     read_target,
     without,
@@ -66,7 +66,7 @@ def program(reads: str, types: str = MM, section: str = "struct_ops.s/handle_out
 
 @pytest.fixture(scope="module")
 def target() -> Types:
-    return Types(_sections(build(KERNEL))[".BTF"])
+    return Types(elf_sections(build(KERNEL))[".BTF"])
 
 
 @pytest.mark.parametrize("reads", ["mm->flags", "mm->in.a", "mm->in.deep", "mm->list[3]", "0"])
@@ -140,7 +140,7 @@ def test_callbacks(target: Types) -> None:
     assert problems(build(psi % ""), target) == []
     assert len(without(build(psi % ""), target)) == 1
     assert problems(build(psi % "int (*other)(void *);"), target) == ["its struct bpf_psi_ops has no other"]
-    plain = Types(_sections(build("int nothing;"))[".BTF"])
+    plain = Types(elf_sections(build("int nothing;"))[".BTF"])
     assert problems(build(psi % ""), plain) == ["it has no struct bpf_psi_ops"]
     assert without(build(psi % ""), plain) == []
 
@@ -173,7 +173,7 @@ def test_a_kernel_is_read_however_it_is_packed(tmp_path: Path, pack: Callable[[b
     decoys = b"\x1f\x8b\x08\xfd7zXZ\0\x28\xb5\x2f\xfd\x02\x21\x4c\x18"
     path.write_bytes(elf if pack is bytes else b"MZ" + decoys + bytes(100) + pack(elf) + b"more")
     assert read_target(str(path)).named(4, "mm_struct")
-    path.write_bytes(_sections(elf)[".BTF"])
+    path.write_bytes(elf_sections(elf)[".BTF"])
     assert read_target(str(path)).named(4, "mm_struct")
 
 
@@ -201,7 +201,7 @@ _OBJECT: list[bytes] = []
 @given(data=st.data())
 def test_a_damaged_object_or_btf_is_refused_in_words(data: st.DataObject) -> None:
     if not _OBJECT:
-        _OBJECT.extend((program("mm->in.a"), _sections(build(KERNEL))[".BTF"]))
+        _OBJECT.extend((program("mm->in.a"), elf_sections(build(KERNEL))[".BTF"]))
     changed = []
     for each in _OBJECT:
         damaged = bytearray(each)
