@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
@@ -24,5 +25,5 @@ class ActionModule(TransferringAction):
         except BpfOomError as error:
             return self.failure(error)
         request.update({key: options[key] for key in ("state", "exclusive", "foreign", "on_incapable")})
-        arguments = {**self._task.args, "_request": request}
+        arguments = {**self._task.args, "_request": json.dumps(request)}
         return self.execute("linuxmm.bpf_oom.policy_set", arguments, resolver.blobs, task_vars or {})

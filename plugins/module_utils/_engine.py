@@ -169,9 +169,14 @@ class Engine:
 
     def _plan_persist(self, survey: Survey, wish: Wish, plan: Plan) -> None:
         stored = survey.stored
+        # Many policies share an object.
+        problems: dict[tuple[str, str], str] = {}
         for name in sorted(wish.managed):
             manifest = wish.manifests[name]
-            unusable = self.store.object_problem(manifest)
+            same = (manifest.inputs, manifest.object)
+            if same not in problems:
+                problems[same] = self.store.object_problem(manifest)
+            unusable = problems[same]
             reasons = persist_reasons(manifest, stored.manifests.get(name), stored.broken.get(name, ""), unusable)
             if reasons:
                 plan.persist[name] = reasons

@@ -77,6 +77,8 @@ def main() -> None:
         module.fail_json(msg=str(error), details=error.details)
     for warning in result.pop("warnings", []):
         module.warn(warning)
+    if not module._diff:
+        result.pop("diff")
     module.exit_json(**result)
 
 

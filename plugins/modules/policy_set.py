@@ -147,6 +147,8 @@ details:
   type: str
 """
 
+import json
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._run import run
@@ -154,21 +156,23 @@ from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._specs import SET_
 
 
 def main() -> None:
-    # _request and _blobs come from the action plugin.
+    # _request and _blobs come from the action plugin; of no interest to who reads the result, which would carry them back.
     module = AnsibleModule(
-        argument_spec=dict(SET_SPEC, _request={"type": "dict"}, _blobs={"type": "dict"}),
+        argument_spec=dict(SET_SPEC, _request={"type": "str"}, _blobs={"type": "dict"}),
         required_if=SET_REQUIRED_IF,
         supports_check_mode=True,
     )
-    if module.params["_request"] is None:
+    request, blobs = module.params.pop("_request"), module.params.pop("_blobs")
+    if request is None:
         module.fail_json(msg="policy_set needs its action plugin; call it as linuxmm.bpf_oom.policy_set from a play.")
-    request = dict(module.params["_request"], blobs=module.params["_blobs"] or {})
     try:
-        result = run(request, module.check_mode)
+        result = run(dict(json.loads(request), blobs=blobs or {}), module.check_mode)
     except BpfOomError as error:
         module.fail_json(msg=str(error), details=error.details)
     for warning in result.pop("warnings", []):
         module.warn(warning)
+    if not module._diff:
+        result.pop("diff", None)
     module.exit_json(**result)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import tempfile
@@ -34,8 +35,15 @@ def cache_directory() -> Path:
     return Path(base) / "objects"
 
 
+@functools.lru_cache(maxsize=None)
 def library_names() -> list[str]:
     return sorted(path.parent.name for path in (LIBRARY / "policies").glob("*/policy.yml"))
+
+
+@functools.lru_cache(maxsize=None)
+def library_headers() -> dict[str, str]:
+    """Ours, by their names in a bundle; the same for every policy of a task."""
+    return {path.relative_to(LIBRARY).as_posix(): path.read_text(encoding="utf-8") for path in (LIBRARY / "include").rglob("*.h")}
 
 
 def _read_yaml(path: Path) -> Any:
@@ -43,6 +51,11 @@ def _read_yaml(path: Path) -> Any:
         return yaml_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BpfOomError(f"{path.name} beside the policy's source cannot be read: {error}", "correct that file") from None
+
+
+@functools.lru_cache(maxsize=None)
+def _skeleton(name: str) -> Any:
+    return _read_yaml(LIBRARY / "include" / "bpf_oom" / f"{name}.yml")
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -53,7 +66,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
         return check_metadata(data, str(path))
     if skeleton not in SKELETONS:
         raise BpfOomError(f"{path}: there is no skeleton '{skeleton}'", f"use one of {', '.join(SKELETONS)}, or leave it out")
-    common = _read_yaml(LIBRARY / "include" / "bpf_oom" / f"{skeleton}.yml")
+    common = _skeleton(skeleton)
     own = data.get("parameters") or {}
     if not isinstance(own, dict) or not all(isinstance(spec, dict) for spec in own.values()):
         raise BpfOomError(f"{path}: 'parameters' is not a dictionary of dictionaries", "correct that file")
@@ -68,9 +81,9 @@ def read_bundle(source: Path, rendered: str | None = None) -> dict[str, str]:
     files = {path.name: path for path in source.parent.glob("*.h")}
     if rendered is None:
         files[source.name] = source
-    files.update({path.relative_to(LIBRARY).as_posix(): path for path in (LIBRARY / "include").rglob("*.h")})
     try:
-        found = {name: path.read_text(encoding="utf-8") for name, path in sorted(files.items())}
+        found = {name: path.read_text(encoding="utf-8") for name, path in files.items()}
+        found.update(library_headers())
     except (OSError, UnicodeDecodeError) as error:
         raise BpfOomError(f"a source of policy {source} cannot be read: {error}", "give a readable UTF-8 text file") from None
     if rendered is not None:
@@ -127,6 +140,7 @@ class Resolver:
         self._find = find
         self._render = render
         self._metadata: dict[Path, dict[str, Any]] = {}
+        self._toolchain: Toolchain | None = None
         self._built: dict[Path, dict[str, Any]] = {}
         self.blobs: dict[str, Path | bytes] = {}
 
@@ -218,7 +232,7 @@ class Resolver:
         if self._compile_on == "host":
             self.blobs[bundle] = json.dumps(sorted(files.items())).encode()
             return {"bundle": bundle, "main": main}
-        toolchain = known_toolchain()
+        toolchain = self._toolchain = self._toolchain or known_toolchain()
         inputs = input_digest(program, bundle, toolchain.identity)
         cached = cache_directory() / f"{inputs}.o"
         if not cached.exists():

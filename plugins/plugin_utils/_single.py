@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from ..module_utils._errors import BpfOomError
@@ -30,8 +31,7 @@ class SingleAction(TransferringAction):
             return self.failure(error)
         # `state` is that of the set: it stays, also when its one policy goes.
         request.update(state="present", exclusive=False, on_incapable=options["on_incapable"])
-        result = self.execute(
-            "linuxmm.bpf_oom.policy_set", {"policies": {}, "_request": request}, resolver.blobs, task_vars or {}
-        )
+        arguments = {"policies": {}, "_request": json.dumps(request)}
+        result = self.execute("linuxmm.bpf_oom.policy_set", arguments, resolver.blobs, task_vars or {})
         result["policy"] = (result.pop("policies", None) or {}).get(options["name"], {})
         return result
