@@ -38,6 +38,7 @@ PACKAGES = (
     "kmod",
     "linux-image-cloud-amd64",
     "apparmor",
+    "secilc",
     "strace",
     "xz-utils",
 )

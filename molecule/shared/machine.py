@@ -300,12 +300,17 @@ class Machine:
             fail(f"{self.name} does not run")
         self._end(pid, ((signal.SIGKILL, 30),))
 
-    def plug(self, boot: list[str] | None = None) -> None:
-        """Boot it after a power cut, from the disk as it is, with another kernel if one is given; wait until it answers."""
+    def plug(self, boot: list[str] | None = None, append: str = "") -> None:
+        """Boot it after a power cut, from the disk as it is, and wait until it answers.
+
+        With another kernel if one is given, and this once with more words on its command line.
+        """
         if self.pid() is not None:
             fail(f"{self.name} is running already")
         (self.directory / "qmp").unlink(missing_ok=True)
-        arguments = self.facts["qemu"]
+        arguments = list(self.facts["qemu"])
+        line = arguments.index("-append") + 1
+        arguments[line] = f"{arguments[line]} {append}".strip()
         if boot is not None:
             for option in ("-kernel", "-initrd"):
                 if option in arguments:
@@ -480,11 +485,11 @@ def main() -> int:
     creating = verbs.choices["create"]
     creating.add_argument("--memory", type=int, default=1024, help="MiB")
     creating.add_argument("--cpus", type=int, default=2)
-    creating.add_argument("--append", default="", help="more words for the kernel command line")
     creating.add_argument("--cold", action="store_true", help="boot it, do not start from a saved state")
     creating.add_argument("--durable", action="store_true", help="what it flushes to its disk survives a power cut")
     for verb in ("create", "plug"):
         verbs.choices[verb].add_argument("--kernel", choices=["ours", "debian"], help="ours, unless said otherwise before")
+        verbs.choices[verb].add_argument("--append", default="", help="more words for the kernel command line")
     creating.add_argument("--json", action="store_true", help="print the inventory variables")
     verbs.choices["ssh"].add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
@@ -528,7 +533,7 @@ def act(options: argparse.Namespace) -> int:
     elif options.verb == "unplug":
         machine.unplug()
     elif options.verb == "plug":
-        machine.plug(boot_arguments(options.kernel) if options.kernel else None)
+        machine.plug(boot_arguments(options.kernel) if options.kernel else None, options.append)
     elif options.verb == "log":
         print(machine.log(), end="")
     elif options.verb == "inventory":

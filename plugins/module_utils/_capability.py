@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, Iterable, List, Optional, Set
 
 from ._errors import BpfOomError, from_errno
-from ._libbpf import KIND_ENUM, KIND_FUNC, KIND_STRUCT, Library
+from ._libbpf import KIND_ENUM, KIND_FUNC, KIND_STRUCT, MAP_TYPE_ARRAY, Library
 from ._paths import OFF_WORD, Paths
 
 STRUCTS = {"oom": "bpf_oom_ops", "psi": "bpf_psi_ops"}
@@ -46,6 +46,11 @@ _CAPABLE = "boot a kernel with the BPF OOM and PSI interface (kernel/ of this pr
 
 #: bpf() finds objects by their ids only for who has it in the first user namespace; it stands for CAP_BPF and CAP_PERFMON, too.
 _CAP_SYS_ADMIN = 21
+_NO = (-errno.EPERM, -errno.EACCES)
+_PROBE = b"bpf_oom_probe"
+_PROG_TYPE_TRACEPOINT = 5
+#: Two instructions: r0 = 0; exit.
+_RETURN_0 = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)
 _FIRST_USER_NAMESPACE = ["0", "0", "4294967295"]
 _BPFFS = "/sys/fs/bpf"
 
@@ -166,10 +171,24 @@ def _read_rights(paths: Paths, found: Capability) -> None:
         pass  # a kernel without the switch
 
 
+def _denied(lib: Library) -> bool:
+    """Whether this process may not list programs, make a map or load a program; what is made goes at once.
+
+    They are asked for one by one: SELinux has a permission for each of the last two, and none for the first.
+    """
+    if int(lib.call("bpf_prog_get_next_id", 0, ctypes.byref(ctypes.c_uint32(0)))) in _NO:
+        return True
+    made = int(lib.call("bpf_map_create", MAP_TYPE_ARRAY, _PROBE, 4, 4, 1, None))
+    loaded = int(lib.call("bpf_prog_load", _PROG_TYPE_TRACEPOINT, _PROBE, b"GPL", _RETURN_0, len(_RETURN_0) // 8, None))
+    for number in (made, loaded):
+        if number >= 0:
+            os.close(number)
+    return made in _NO or loaded in _NO
+
+
 def _try_bpf(paths: Paths, lib: Library, found: Capability) -> None:
-    """Whether bpf() answers at all, and when it does not, who is in the way."""
-    result = int(lib.call("bpf_prog_get_next_id", 0, ctypes.byref(ctypes.c_uint32(0))))
-    if result not in (-errno.EPERM, -errno.EACCES):
+    """Whether bpf() does what loading needs, and when it does not, who is in the way."""
+    if not _denied(lib):
         return
 
     def read(path: str) -> str:

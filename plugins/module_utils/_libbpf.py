@@ -106,6 +106,8 @@ _PROTOTYPES: Dict[str, Tuple[Any, List[Any]]] = {
     "bpf_program__attach": (c_void_p, [c_void_p]),
     "bpf_link__pin": (c_int, [c_void_p, c_char_p]),
     "bpf_link__destroy": (c_int, [c_void_p]),
+    "bpf_map_create": (c_int, [c_int, c_char_p, c_uint32, c_uint32, c_uint32, c_void_p]),
+    "bpf_prog_load": (c_int, [c_int, c_char_p, c_char_p, c_char_p, c_size_t, c_void_p]),
     "bpf_obj_get": (c_int, [c_char_p]),
     "bpf_obj_get_info_by_fd": (c_int, [c_int, c_void_p, _U32P]),
     "bpf_map_lookup_elem": (c_int, [c_int, c_void_p, c_void_p]),

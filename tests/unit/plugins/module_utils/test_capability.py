@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._capability import KFUNCS, Capability, read_capability
@@ -34,10 +34,11 @@ def kernel(source: str) -> bytes:
 class Bpf(Library):
     """The real library, but that bpf() answers as a test wants: who runs the tests may not be root."""
 
-    answer = -errno.ENOENT
+    ANSWERS: ClassVar = {"bpf_prog_get_next_id": -errno.ENOENT, "bpf_map_create": -errno.EINVAL, "bpf_prog_load": -errno.EINVAL}
+    answers: dict[str, int] = ANSWERS
 
     def call(self, name: str, *arguments: Any) -> Any:
-        return self.answer if name == "bpf_prog_get_next_id" else super().call(name, *arguments)
+        return self.answers[name] if name in self.answers else super().call(name, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -145,10 +146,18 @@ APPARMOR, SELINUX = "sys/module/apparmor/parameters/enabled", "sys/fs/selinux/en
     ],
 )
 @pytest.mark.parametrize("answer", [errno.EPERM, errno.EACCES])
+@pytest.mark.parametrize("denied", sorted(Bpf.ANSWERS))
 def test_who_is_in_the_way_of_bpf_is_named(
-    tree: Path, lib: Library, files: dict[str, str], identity: str, says: str, answer: int, monkeypatch: pytest.MonkeyPatch
+    tree: Path,
+    lib: Library,
+    files: dict[str, str],
+    identity: str,
+    says: str,
+    answer: int,
+    denied: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lib, "answer", -answer)
+    monkeypatch.setattr(lib, "answers", {**Bpf.ANSWERS, denied: -answer})
     for name, text in files.items():
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(text)
