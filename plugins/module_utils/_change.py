@@ -18,10 +18,12 @@ from ._errors import BpfOomError
 from ._manifest import Manifest
 from ._paths import Paths
 from ._reader import new_pins
+from ._writer import Writer
 
 
 def change(engine: Engine, survey: Survey, wish: Wish, plan: Plan, cgroups: Cgroups, tolerant: bool) -> dict[str, str]:
     failed: dict[str, str] = {}
+    store = Writer(engine.paths)
     for name in survey.unfinished:
         _drop_new(engine.paths, name)
     fresh: dict[str, Loaded] = {}
@@ -35,14 +37,14 @@ def change(engine: Engine, survey: Survey, wish: Wish, plan: Plan, cgroups: Cgro
                 failed[name] = str(error)
         if plan.persists:
             for manifest in wish.manifests.values():
-                if manifest.inputs in wish.objects and engine.store.object_problem(manifest):
-                    engine.store.put_object(manifest.inputs, wish.objects[manifest.inputs])
-            engine.store.switch(wish.manifests.values())
+                if manifest.inputs in wish.objects and store.object_problem(manifest):
+                    store.put_object(manifest.inputs, wish.objects[manifest.inputs])
+            store.switch(wish.manifests.values())
     except BaseException:
         # Whatever it was: the old policies are as they were, the new ones must go.
         for name in plan.anew:
             _drop_new(engine.paths, name)
-        engine.store.collect_garbage()
+        store.collect_garbage()
         raise
     for name in fresh:
         # Replaces the old pin in one step; the kernel lets go of the old policy then.
@@ -51,7 +53,7 @@ def change(engine: Engine, survey: Survey, wish: Wish, plan: Plan, cgroups: Cgro
         _drop_pins(engine.paths, name)
     _remember_tags(engine, fresh, gone=set(plan.drop))
     if plan.persists or (survey.leftovers and not wish.load_only):
-        engine.store.collect_garbage()
+        store.collect_garbage()
     if engine.lib is not None:
         for foreign in plan.foreign:
             _loader.remove_foreign(engine.lib, foreign)
@@ -132,10 +134,11 @@ def remove_everything(engine: Engine, check: bool = False) -> Outcome:
     diff = engine.diff(survey, nothing, plan)
     changed = bool(unload_all(engine.paths, check=True)) or engine.store.exists()
     if not check:
+        store = Writer(engine.paths)
         # The switch, as with any other set: only then the policies go.
-        engine.store.forget_current()
+        store.forget_current()
         unload_all(engine.paths)
-        engine.store.remove_all()
+        store.remove_all()
         # The lock goes with it: who waits for it notices that the file is gone.
         shutil.rmtree(engine.paths.run)
     return Outcome(changed, diff, {}, [])

@@ -10,7 +10,7 @@ from typing import Any
 
 from ._errors import BpfOomError, from_errno
 from ._manifest import digest
-from ._store import write_atomic
+from ._writer import write_atomic
 
 _MODE = 0o755
 #: A name that ends so is a fact: Ansible runs it and reads JSON.

@@ -24,8 +24,9 @@ from ._errors import BpfOomError, printable
 from ._libbpf import Library
 from ._paths import Paths
 from ._records import Record, read_records
-from ._store import open_directory, write_atomic
+from ._store import open_directory
 from ._tracefs import Mark, Victims
+from ._writer import write_atomic
 
 INSTANCE = "linuxmm_bpf_oom"
 STATE = "/var/lib/linuxmm-bpf-oom-kill-log"

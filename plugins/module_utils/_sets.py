@@ -10,6 +10,7 @@ from ._engine import Engine, Outcome, complete_wish
 from ._errors import BpfOomError
 from ._params import check_name
 from ._run import result
+from ._writer import Writer
 
 
 def keep(engine: Engine, name: str, check: bool = False) -> bool:
@@ -21,7 +22,7 @@ def keep(engine: Engine, name: str, check: bool = False) -> bool:
         raise BpfOomError(f"the persisted set is damaged and cannot be kept: {wrong}", "run the play again, it mends the set")
     same = name in engine.store.kept() and engine.store.read_set(name).manifests == stored.manifests
     if not same and not check:
-        engine.store.keep(name)
+        Writer(engine.paths).keep(name)
     return not same
 
 
@@ -42,7 +43,7 @@ def restore(engine: Engine, name: str, check: bool = False) -> Outcome:
 def forget(engine: Engine, name: str, check: bool = False) -> bool:
     there = name in engine.store.kept()
     if there and not check:
-        engine.store.forget(name)
+        Writer(engine.paths).forget(name)
     return there
 
 

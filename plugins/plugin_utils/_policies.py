@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -76,6 +77,20 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return check_metadata(data, str(path))
 
 
+@functools.lru_cache(maxsize=None)
+def library_metadata(name: str) -> dict[str, Any]:
+    return read_metadata(LIBRARY / "policies" / name / "policy.yml")
+
+
+def read_ahead() -> None:
+    """Read the library in the process that imports this: the workers for all hosts are forked from it, and find it read."""
+    with contextlib.suppress(BpfOomError, OSError, UnicodeDecodeError):
+        # What cannot be read is told to who needs it.
+        library_headers()
+        for name in library_names():
+            library_metadata(name)
+
+
 def read_bundle(source: Path, rendered: str | None = None) -> dict[str, str]:
     """The source, or what was rendered of it, the headers beside it, and ours."""
     files = {path.name: path for path in source.parent.glob("*.h")}
@@ -139,7 +154,6 @@ class Resolver:
         self._compile_on = compile_on
         self._find = find
         self._render = render
-        self._metadata: dict[Path, dict[str, Any]] = {}
         self._toolchain: Toolchain | None = None
         self._built: dict[Path, dict[str, Any]] = {}
         self.blobs: dict[str, Path | bytes] = {}
@@ -188,7 +202,7 @@ class Resolver:
                     f"there is no policy '{program}' in the library", f"use one of {', '.join(library_names())}, or src"
                 )
             source = LIBRARY / "policies" / str(program) / "policy.bpf.c"
-            metadata = self._of_library(source.parent / "policy.yml")
+            metadata = library_metadata(str(program))
         kind = given.get("kind") or metadata["kind"]
         if kind not in ("oom", "psi"):
             raise BpfOomError(f"the kind of '{program}' is {kind!r}", "give kind: oom or kind: psi beside src")
@@ -212,11 +226,6 @@ class Resolver:
             "params": params,
         }
         return {**resolved, **self._sources(str(program), source)}
-
-    def _of_library(self, path: Path) -> dict[str, Any]:
-        if path not in self._metadata:
-            self._metadata[path] = read_metadata(path)
-        return self._metadata[path]
 
     def _sources(self, program: str, source: Path) -> dict[str, Any]:
         """Compiled once, however many policies have it."""
@@ -247,3 +256,6 @@ def _write(path: Path, data: bytes) -> None:
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         file.write(data)
     os.replace(file.name, path)
+
+
+read_ahead()

@@ -15,7 +15,7 @@ from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import Eng
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._manifest import digest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Paths
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._report import boot_unit, neighbours
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._store import Store
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._writer import Writer
 from ansible_collections.linuxmm.bpf_oom.tests.unit.plugins.module_utils.common import manifest
 
 
@@ -93,17 +93,17 @@ def test_nothing_there(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_what_is_persisted_but_not_loaded_is_drift_and_a_failure(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
     as_root()
-    Store(paths).switch([manifest()])
+    Writer(paths).switch([manifest()])
     assert main(["verify"], Engine(paths)) == DRIFT
     assert "leaf: it is not loaded" in capsys.readouterr().out
     assert main(["apply"], Engine(paths)) == ERROR
     assert "leaf was not loaded: " in capsys.readouterr().err
-    assert Store(paths).read_set().manifests == {"leaf": manifest()}
+    assert Writer(paths).read_set().manifests == {"leaf": manifest()}
 
 
 def test_a_damaged_manifest_fails_and_stays(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
     as_root()
-    Store(paths).switch([manifest()])
+    Writer(paths).switch([manifest()])
     file = next(Path(paths.state, "sets").rglob("leaf.json"))
     file.write_text("{")
     assert main(["apply"], Engine(paths)) == ERROR
@@ -116,7 +116,7 @@ def test_the_off_switch(paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixt
     (tmp_path / "proc/cmdline").write_text("quiet linuxmm.bpf_oom=off\n")
     (tmp_path / "proc/sys/kernel").mkdir(parents=True)
     (tmp_path / "proc/sys/kernel/osrelease").write_text("6.12\n")
-    Store(paths).switch([manifest()])
+    Writer(paths).switch([manifest()])
     assert main(["apply"], Engine(paths)) == OK
     assert "linuxmm.bpf_oom=off" in capsys.readouterr().out
 
@@ -133,7 +133,7 @@ def test_another_kernel_is_checked(paths: Paths, capsys: pytest.CaptureFixture[s
     as_root()
     reads = "struct a { int %s; } __attribute__((preserve_access_index)); int f(struct a *a) { return a->%s; }"
     data = compile_bundle("leaf", {"leaf.c": reads % ("here", "here")}, "leaf.c", find_toolchain())
-    store = Store(paths)
+    store = Writer(paths)
     store.put_object("3" * 64, data)
     store.switch([manifest(object=digest(data))])
     for field, status, said in (("here", OK, "leaf: will load\n"), ("gone", ERROR, "struct a, here\n")):

@@ -30,9 +30,9 @@ from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._params import (
 )
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Paths
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._report import report as everything
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._store import Store
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._tracefs import mark, parse_format, records
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._typed import type_params
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._writer import Writer
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._policies import LIBRARY, read_metadata
 from ansible_collections.linuxmm.bpf_oom.tests.unit.plugins.module_utils.common import manifest
 from hypothesis import HealthCheck, given, settings
@@ -206,7 +206,7 @@ file_names = st.one_of(st.sampled_from(["leaf.json", "x.json", ".json", "leaf", 
     st.dictionaries(file_names, st.one_of(st.binary(max_size=60), trees.map(lambda tree: json.dumps(tree, default=str).encode())))
 )
 def test_manifests_on_disk(host: Paths, files: dict[str, bytes]) -> None:
-    store = Store(host)
+    store = Writer(host)
     store.switch([manifest()])
     directory = Path(os.path.realpath(os.path.join(host.state, "current")))
     for name, content in files.items():

@@ -13,7 +13,8 @@ from ansible_collections.linuxmm.bpf_oom.plugins.module_utils import _store
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._manifest import parse
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Paths
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._store import Store, host_lock
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._store import host_lock
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._writer import Writer
 from ansible_collections.linuxmm.bpf_oom.tests.unit.plugins.module_utils.common import OBJECT, manifest
 
 
@@ -25,8 +26,8 @@ def paths(tmp_path: Path) -> Paths:
 
 
 @pytest.fixture
-def filled(paths: Paths) -> Store:
-    store = Store(paths)
+def filled(paths: Paths) -> Writer:
+    store = Writer(paths)
     store.put_object("3" * 64, OBJECT)
     store.switch([manifest()])
     return store
@@ -37,12 +38,12 @@ def current(paths: Paths) -> Path:
 
 
 def test_nothing_is_an_empty_set(paths: Paths) -> None:
-    found = Store(paths).read_set()
+    found = Writer(paths).read_set()
     assert (found.manifests, found.broken, found.problem) == ({}, {}, "")
     assert not Path(paths.state).exists()
 
 
-def test_what_is_written_is_read(paths: Paths, filled: Store) -> None:
+def test_what_is_written_is_read(paths: Paths, filled: Writer) -> None:
     assert filled.read_set().manifests == {"leaf": manifest()}
     assert filled.read_set().problem == ""
     assert filled.object_bytes(manifest()) == OBJECT
@@ -51,7 +52,7 @@ def test_what_is_written_is_read(paths: Paths, filled: Store) -> None:
     assert {oct(path.stat().st_mode & 0o777) for path in files if path.is_dir()} == {"0o700"}
 
 
-def test_a_crash_before_the_rename_leaves_the_old_set(paths: Paths, filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_before_the_rename_leaves_the_old_set(paths: Paths, filled: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     rename = os.rename
 
     def crash(source: str, target: str, **where: int) -> None:
@@ -68,7 +69,7 @@ def test_a_crash_before_the_rename_leaves_the_old_set(paths: Paths, filled: Stor
     assert filled.read_set().manifests["leaf"].order == 7
 
 
-def test_a_crash_while_writing_leaves_no_half_file(paths: Paths, filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_while_writing_leaves_no_half_file(paths: Paths, filled: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(_number: int) -> None:
         raise KeyboardInterrupt
 
@@ -79,7 +80,7 @@ def test_a_crash_while_writing_leaves_no_half_file(paths: Paths, filled: Store, 
     assert filled.object_bytes(manifest()) == OBJECT
 
 
-def test_garbage_goes_and_what_counts_stays(paths: Paths, filled: Store) -> None:
+def test_garbage_goes_and_what_counts_stays(paths: Paths, filled: Writer) -> None:
     filled.put_object("4" * 64, b"unused")
     filled.switch([manifest(order=7)])
     filled.collect_garbage()
@@ -88,7 +89,7 @@ def test_garbage_goes_and_what_counts_stays(paths: Paths, filled: Store) -> None
     assert filled.read_set().problem == ""
 
 
-def test_what_a_crash_left_is_found_wherever_it_lies(paths: Paths, filled: Store) -> None:
+def test_what_a_crash_left_is_found_wherever_it_lies(paths: Paths, filled: Writer) -> None:
     assert filled.leftovers() == []
     filled.put_object("4" * 64, b"unused")
     for name in (".current.new", "objects/.4.o.new"):
@@ -100,7 +101,7 @@ def test_what_a_crash_left_is_found_wherever_it_lies(paths: Paths, filled: Store
     assert filled.read_set().manifests == {"leaf": manifest()}
 
 
-def test_remove_all(paths: Paths, filled: Store) -> None:
+def test_remove_all(paths: Paths, filled: Writer) -> None:
     filled.remove_all()
     assert not Path(paths.state).exists()
     filled.remove_all()
@@ -121,7 +122,7 @@ def test_remove_all(paths: Paths, filled: Store) -> None:
         (manifest(params={"a": {"value": 1}}).text(), "'type'"),
     ],
 )
-def test_a_damaged_manifest_does_not_count(paths: Paths, filled: Store, damage: str, why: str) -> None:
+def test_a_damaged_manifest_does_not_count(paths: Paths, filled: Writer, damage: str, why: str) -> None:
     (current(paths) / "leaf.json").write_text(damage)
     found = filled.read_set()
     assert found.manifests == {}
@@ -130,17 +131,17 @@ def test_a_damaged_manifest_does_not_count(paths: Paths, filled: Store, damage: 
     assert found.problem
 
 
-def test_a_whole_but_changed_manifest_is_noticed(paths: Paths, filled: Store) -> None:
+def test_a_whole_but_changed_manifest_is_noticed(paths: Paths, filled: Writer) -> None:
     (current(paths) / "leaf.json").write_text(manifest(order=1).text())
     assert "changed" in filled.read_set().problem
 
 
-def test_a_removed_manifest_is_noticed(paths: Paths, filled: Store) -> None:
+def test_a_removed_manifest_is_noticed(paths: Paths, filled: Writer) -> None:
     (current(paths) / "leaf.json").unlink()
     assert "removed" in filled.read_set().problem
 
 
-def test_a_damaged_object_is_refused(paths: Paths, filled: Store) -> None:
+def test_a_damaged_object_is_refused(paths: Paths, filled: Writer) -> None:
     Path(paths.state, "objects", "3" * 64 + ".o").write_bytes(b"something else")
     with pytest.raises(BpfOomError, match="is damaged"):
         filled.object_bytes(manifest())
@@ -149,17 +150,17 @@ def test_a_damaged_object_is_refused(paths: Paths, filled: Store) -> None:
 
 def test_a_missing_object_is_refused(paths: Paths) -> None:
     with pytest.raises(BpfOomError, match="is missing"):
-        Store(paths).object_bytes(manifest())
+        Writer(paths).object_bytes(manifest())
 
 
-def test_current_must_be_a_link_to_a_set(paths: Paths, filled: Store) -> None:
+def test_current_must_be_a_link_to_a_set(paths: Paths, filled: Writer) -> None:
     link = Path(paths.state, "current")
     link.unlink()
     link.symlink_to("/etc")
     assert "does not point to a set" in filled.read_set().problem
 
 
-def test_a_linked_object_is_refused(paths: Paths, filled: Store, tmp_path: Path) -> None:
+def test_a_linked_object_is_refused(paths: Paths, filled: Writer, tmp_path: Path) -> None:
     file = Path(paths.state, "objects", "3" * 64 + ".o")
     file.rename(tmp_path / "elsewhere")
     file.symlink_to(tmp_path / "elsewhere")
@@ -167,13 +168,13 @@ def test_a_linked_object_is_refused(paths: Paths, filled: Store, tmp_path: Path)
         filled.object_bytes(manifest())
 
 
-def test_a_hard_link_is_refused(paths: Paths, filled: Store, tmp_path: Path) -> None:
+def test_a_hard_link_is_refused(paths: Paths, filled: Writer, tmp_path: Path) -> None:
     os.link(Path(paths.state, "objects", "3" * 64 + ".o"), tmp_path / "second")
     with pytest.raises(BpfOomError, match="second hard link"):
         filled.object_bytes(manifest())
 
 
-def test_a_fifo_does_not_hang(paths: Paths, filled: Store) -> None:
+def test_a_fifo_does_not_hang(paths: Paths, filled: Writer) -> None:
     file = Path(paths.state, "objects", "3" * 64 + ".o")
     file.unlink()
     os.mkfifo(file, 0o600)
@@ -185,24 +186,24 @@ def test_a_linked_state_directory_is_refused(paths: Paths, tmp_path: Path) -> No
     (tmp_path / "elsewhere").mkdir()
     Path(paths.state).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(BpfOomError, match="symbolic link"):
-        Store(paths).switch([manifest()])
+        Writer(paths).switch([manifest()])
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_a_linked_sets_directory_is_refused(paths: Paths, filled: Store, tmp_path: Path) -> None:
+def test_a_linked_sets_directory_is_refused(paths: Paths, filled: Writer, tmp_path: Path) -> None:
     Path(paths.state, "sets").rename(tmp_path / "elsewhere")
     Path(paths.state, "sets").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(BpfOomError, match="symbolic link"):
         filled.read_set()
 
 
-def test_a_writable_state_directory_is_refused(paths: Paths, filled: Store) -> None:
+def test_a_writable_state_directory_is_refused(paths: Paths, filled: Writer) -> None:
     os.chmod(paths.state, 0o777)
     with pytest.raises(BpfOomError, match="root alone"):
         filled.read_set()
 
 
-def test_a_parent_that_everybody_may_write_is_refused(paths: Paths, filled: Store, tmp_path: Path) -> None:
+def test_a_parent_that_everybody_may_write_is_refused(paths: Paths, filled: Writer, tmp_path: Path) -> None:
     (tmp_path / "var").chmod(0o777)
     with pytest.raises(BpfOomError, match="written by everybody"):
         filled.read_set()
