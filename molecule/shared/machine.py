@@ -24,6 +24,7 @@ import json
 import os
 import pathlib
 import re
+import select
 import shlex
 import shutil
 import signal
@@ -329,18 +330,25 @@ class Machine:
         self._end(pid, ((None, 10), (signal.SIGTERM, 10), (signal.SIGKILL, 30)))
 
     def _end(self, pid: int, steps: tuple[tuple[signal.Signals | None, float], ...]) -> None:
-        """Wait for the end of its QEMU, after each signal for so many seconds."""
-        for number, patience in steps:
-            if number is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)
-            deadline = time.monotonic() + patience
-            while time.monotonic() < deadline:
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, os.WNOHANG)
-                if self.pid() is None:
+        """Wait for the end of its QEMU, after each signal for so many seconds.
+
+        The end is that of its files, too: a process that ends loses its command line first, and its lock on the disk later.
+        """
+        try:
+            process = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        try:
+            for number, patience in steps:
+                if number is not None:
+                    with contextlib.suppress(ProcessLookupError):
+                        signal.pidfd_send_signal(process, number)
+                if select.select([process], [], [], patience)[0]:
+                    with contextlib.suppress(ChildProcessError):
+                        os.waitpid(pid, os.WNOHANG)
                     return
-                time.sleep(0.05)
+        finally:
+            os.close(process)
         fail(f"QEMU {pid} of {self.name} does not end")
 
     def destroy(self) -> None:
