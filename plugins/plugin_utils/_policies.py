@@ -23,6 +23,7 @@ from ..module_utils._typed import check_metadata, type_params
 
 # bpf/ of this very collection, wherever it is installed.
 LIBRARY = Path(__file__).resolve().parents[2] / "bpf"
+LIBRARY_SOURCE = "policy.bpf.c"
 SKELETONS = ("rank_cgroups", "rank_processes", "psi")
 #: The ending of a site's own template, which is rendered for each host on the controller.
 TEMPLATE = ".j2"
@@ -82,13 +83,20 @@ def library_metadata(name: str) -> dict[str, Any]:
     return read_metadata(LIBRARY / "policies" / name / "policy.yml")
 
 
+@functools.lru_cache(maxsize=None)
+def library_bundle(name: str) -> tuple[dict[str, str], str]:
+    """A policy's sources, and their digest."""
+    files = read_bundle(LIBRARY / "policies" / name / LIBRARY_SOURCE)
+    return files, bundle_digest(files)
+
+
 def read_ahead() -> None:
     """Read the library in the process that imports this: the workers for all hosts are forked from it, and find it read."""
     with contextlib.suppress(BpfOomError, OSError, UnicodeDecodeError):
         # What cannot be read is told to who needs it.
-        library_headers()
         for name in library_names():
             library_metadata(name)
+            library_bundle(name)
 
 
 def read_bundle(source: Path, rendered: str | None = None) -> dict[str, str]:
@@ -201,7 +209,7 @@ class Resolver:
                 raise BpfOomError(
                     f"there is no policy '{program}' in the library", f"use one of {', '.join(library_names())}, or src"
                 )
-            source = LIBRARY / "policies" / str(program) / "policy.bpf.c"
+            source = LIBRARY / "policies" / str(program) / LIBRARY_SOURCE
             metadata = library_metadata(str(program))
         kind = given.get("kind") or metadata["kind"]
         if kind not in ("oom", "psi"):
@@ -235,9 +243,12 @@ class Resolver:
 
     def _build(self, program: str, source: Path) -> dict[str, Any]:
         rendered = self._render(str(source)) if source.name.endswith(TEMPLATE) else None
-        files = read_bundle(source, rendered)
         main = source.name if rendered is None else program
-        bundle = bundle_digest(files)
+        if source == LIBRARY / "policies" / program / LIBRARY_SOURCE:
+            files, bundle = library_bundle(program)
+        else:
+            files = read_bundle(source, rendered)
+            bundle = bundle_digest(files)
         if self._compile_on == "host":
             self.blobs[bundle] = json.dumps(sorted(files.items())).encode()
             return {"bundle": bundle, "main": main}

@@ -40,13 +40,14 @@ POLICIES = {
     for number in range(1, 5)
     for policy in ("largest_leaf", "largest_process", "by_priority", "youngest", "over_request")
 }
+# Both are looked at in the same way, or what that takes would be counted as the check's.
+JUDGED = {"register": "found", "failed_when": "found is failed or found is changed"}
 MODULES = {
-    "ping": {"ansible.builtin.ping": {}},
+    "ping": {"ansible.builtin.ping": {}, **JUDGED},
     "check": {
         "linuxmm.bpf_oom.policy_set": {"policies": POLICIES, "on_incapable": "persist_only"},
         "check_mode": True,
-        "register": "found",
-        "failed_when": "found is failed or found is changed",
+        **JUDGED,
     },
 }
 
