@@ -213,10 +213,13 @@ class Machine:
         ]
         self._launch(arguments, ["-incoming", f"exec:cat {shlex.quote(str(incoming))}"] if incoming else [])
 
-    def _launch(self, arguments: list[str], incoming: list[str]) -> None:
+    def _launch(self, arguments: list[str], incoming: list[str], once: str = "") -> None:
+        """Start its QEMU and note how; `once` are words for the kernel command line that are not noted."""
+        line = arguments.index("-append") + 1
+        now = [*arguments[:line], f"{arguments[line]} {once}".strip(), *arguments[line + 1 :]]
         with open(self.directory / "qemu.log", "w") as output:
             process = subprocess.Popen(
-                [*arguments, *incoming],
+                [*now, *incoming],
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -310,15 +313,13 @@ class Machine:
             fail(f"{self.name} is running already")
         (self.directory / "qmp").unlink(missing_ok=True)
         arguments = list(self.facts["qemu"])
-        line = arguments.index("-append") + 1
-        arguments[line] = f"{arguments[line]} {append}".strip()
         if boot is not None:
             for option in ("-kernel", "-initrd"):
                 if option in arguments:
                     place = arguments.index(option)
                     del arguments[place : place + 2]
             arguments += boot
-        self._launch(arguments, [])
+        self._launch(arguments, [], once=append)
         self.wait()
 
     def stop(self) -> None:
