@@ -219,7 +219,7 @@ def stored() -> Manifests:
 
 
 def loaded_as(name: str, manifest: Any) -> list[str]:
-    found = looking()._read(name)
+    found = looking().read(name)
     return list(load_reasons(manifest, found, matching_cgroups(PATHS, [manifest])))
 
 
