@@ -19,7 +19,8 @@ HERE = pathlib.Path(__file__).parent
 def load(denied: str) -> None:
     source, policy = HERE / "now.cil", HERE / "now.policy"
     source.write_text((HERE / "without_bpf.cil").read_text().replace("@DENIED@", denied))
-    subprocess.run(["secilc", "--output", str(policy), "--filecontext", "/dev/null", str(source)], check=True)
+    version = f"--policyvers={(SELINUX / 'policyvers').read_text()}"
+    subprocess.run(["secilc", version, "--output", str(policy), "--filecontext", "/dev/null", str(source)], check=True)
     with (SELINUX / "load").open("wb", buffering=0) as file:
         # The kernel takes a policy only as a whole.
         file.write(policy.read_bytes())
