@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import _core
 from ._engine import Engine, Outcome, complete_wish
 from ._errors import BpfOomError
 from ._params import check_name
@@ -52,6 +51,9 @@ def foresee(engine: Engine, path: str) -> dict[str, dict[str, Any]]:
     stored = engine.store.read_set()
     if stored.problem:
         raise BpfOomError(f"the persisted set is damaged: {stored.problem}", "run the play again, it mends the set")
+    # Only this needs it, and the command at boot does without.
+    from . import _core
+
     target = _core.read_target(path)
     found: dict[str, dict[str, Any]] = {
         name: {"loads": False, "problems": [why], "degraded": []} for name, why in stored.broken.items()
