@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The one place that talks to libbpf (libbpf.so.1, by ctypes).
+"""The one place that loads libbpf (libbpf.so.1, by ctypes) and declares what is called of it.
 
-Small on purpose: BTF look-ups, objects from memory, struct_ops links, and the introspection
-calls that read back what is loaded. Nothing here knows what a policy is.
+Small on purpose: BTF look-ups, and the introspection calls that read back what is loaded; objects are
+in _object. Nothing here knows what a policy is.
 """
 
 from __future__ import annotations
