@@ -26,6 +26,10 @@ OTHER_KILLERS = ("systemd-oomd", "earlyoom", "oomd", "nohang")
 def report(engine: Engine, decisions: int = 0) -> dict[str, Any]:
     """Everything that is, with so many decisions of each policy: for policy_info and the CLI."""
     survey = engine.survey()
+    if survey.unfinished or survey.stray or survey.leftovers:
+        # It may be a change that is being made: what stays when nobody makes one was left.
+        with engine.locked(check=True):
+            survey = engine.survey()
     problems = [survey.stored.problem] if survey.stored.problem else []
     problems += [f"an interrupted change of policy '{name}' left a second pin" for name in survey.unfinished]
     problems += [f"an interrupted change left {engine.paths.state}/{name}" for name in survey.leftovers]

@@ -6,13 +6,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._compiler import compile_bundle, find_toolchain, input_digest
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import Engine, Wish
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import Engine, Survey, Wish
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._loader import refuse_many
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._manifest import Manifest, bundle_digest, digest
@@ -21,6 +23,7 @@ from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._reader import mat
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._report import report
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._run import run
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._sets import back_up
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._store import host_lock
 from ansible_collections.linuxmm.bpf_oom.tests.unit.plugins.module_utils.common import manifest
 
 FILES = {"own.bpf.c": "int f(void) { return 1; }\n"}
@@ -320,6 +323,25 @@ def test_pins_without_a_policy_are_told_of_and_removed(host: Host) -> None:
     assert host.ensure({})["changed"]
     assert not pins.exists()
     assert not host.ensure({})["changed"]
+
+
+def test_what_a_change_makes_meanwhile_is_not_told_of_as_left(host: Host) -> None:
+    looked = threading.Event()
+
+    class Watched(Engine):
+        def survey(self) -> Survey:
+            found = super().survey()
+            looked.set()
+            return found
+
+    pins = Path(host.paths.pins) / "coming"
+    with ThreadPoolExecutor() as pool:
+        with host_lock(host.paths):
+            pins.mkdir(parents=True)
+            told = pool.submit(report, Watched(host.paths))
+            assert looked.wait(timeout=60)
+            pins.rmdir()
+        assert told.result()["problems"] == []
 
 
 def limited(host: Host, limit: int) -> dict[str, Any]:
