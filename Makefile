@@ -6,7 +6,7 @@ TIERS := $(ENV) tests/tools/tiers
 
 .DEFAULT_GOAL := help
 .PHONY: help setup kernel kernel-debug kernel-deb image demo lint unit test-kernel test-kernel-debug test-kernel-faults \
-	molecule molecule-operations molecule-drift molecule-faults molecule-rollout molecule-mixed test-crash test-report test test-long bench-kernel bench-fleet clean
+	molecule molecule-operations molecule-drift molecule-faults molecule-rollout molecule-mixed test-crash test-report test-pull test test-long bench-kernel bench-fleet clean
 
 # What kernel/build reads may be given to make, too: make kernel SERIES=7.3
 export SERIES LINUX_SRC FLAVOUR CONFIG
@@ -77,11 +77,14 @@ test-crash: ## changes that are killed at every step, and power cuts, in a machi
 test-report: ## the page of a fleet in a headless browser
 	@$(TIERS) report
 
+test-pull: ## ansible-pull of a repository, in a private view of this machine's files
+	@$(TIERS) pull
+
 test: ## lint, unit, test-kernel and molecule, and a count; more of the kernel where that changed
 	@$(TIERS) lint unit kernel molecule --when-changed
 
 test-long: ## everything: both series, step by step, plain, debug, faults put back, long storms
-	@$(TIERS) lint unit report crash kernel molecule molecule-operations molecule-drift molecule-faults molecule-rollout molecule-mixed kernel-7.3 kernel-plain \
+	@$(TIERS) lint unit report pull crash kernel molecule molecule-operations molecule-drift molecule-faults molecule-rollout molecule-mixed kernel-7.3 kernel-plain \
 		molecule-plain kernel-debug kernel-storm kernel-trees kernel-faults kernel-faults-7.3 series
 
 clean: ## remove the cache: everything built and downloaded
