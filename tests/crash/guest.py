@@ -200,7 +200,11 @@ def steps_of(calls: list[str]) -> list[tuple[str, int, str]]:
 @functools.cache
 def library() -> Any:
     """One for all looks; it reads the kernel's BTF once."""
-    return Engine().lib
+    lib = Engine().lib
+    # libbpf tries some features of the kernel when first asked to make something, and remembers them: whether a child has that
+    # from here would change the number of its calls.
+    Engine(lib=lib).survey()
+    return lib
 
 
 def looking() -> Any:
