@@ -92,6 +92,7 @@ class Engine:
         self.store = Store(self.paths)
         self.lib_error: BpfOomError | None = None
         self.lib = lib
+        self._holds_lock = False
         if lib is None:
             try:
                 self.lib = Library()
@@ -231,17 +232,19 @@ class Engine:
 
     @contextmanager
     def locked(self, check: bool) -> Iterator[None]:
-        """The host lock; a check only waits for it where there is one, and makes nothing."""
-        if check and not os.path.isdir(self.paths.run):
+        """The host lock; a check only waits for it where there is one, and makes nothing. Who has it need not wait."""
+        if self._holds_lock or (check and not os.path.isdir(self.paths.run)):
             yield
             return
         self._require_root()
         bare = not os.path.isdir(self.paths.run)
         try:
             with host_lock(self.paths):
+                self._holds_lock = True
                 try:
                     yield
                 finally:
+                    self._holds_lock = False
                     if bare and not self.store.exists() and not os.path.isdir(self.paths.pins):
                         # A host on which nothing was done keeps nothing of ours, not even the lock.
                         shutil.rmtree(self.paths.run, ignore_errors=True)

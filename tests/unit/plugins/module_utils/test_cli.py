@@ -56,6 +56,17 @@ def test_only_root(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "only root" in capsys.readouterr().err.lower()
 
 
+def test_verify_holds_the_lock_and_does_not_wait_for_itself(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    """Somebody removed the link's pin: what is left is looked at again, under the lock that verify has."""
+    as_root()
+    Path(paths.run).mkdir(mode=0o700)
+    pins = Path(paths.pins) / "leaf"
+    pins.mkdir(parents=True)
+    (pins / "decision_victim").touch()
+    assert main(["verify"], Engine(paths)) == DRIFT
+    assert "pins of policy 'leaf' are left" in capsys.readouterr().out
+
+
 def test_decisions_of_nobody(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
     as_root()
     assert main(["decisions"], Engine(paths)) == OK
