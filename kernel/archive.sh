@@ -21,8 +21,15 @@ debian_mirror() {
 	echo "${mirror%/}"
 }
 
+# Prints what decides how APT on this machine reaches its mirror, a setting a line.
+debian_apt_settings() {
+	apt-config dump | grep -E '^(Acquire::http::Proxy|Acquire::https::|Acquire::Check-)' |
+		grep -v ' "";$' || true
+}
+
 # debian_apt DIR SUITE… -- ARGUMENTS: apt-get on the given suites only, with its
-# state in DIR. The lists are fetched on the first call for DIR.
+# state in DIR: what this machine has installed does not matter. The lists are
+# fetched on the first call for DIR. debian_apt_cache: the same for apt-cache.
 debian_apt() {
 	local dir=$1 suite mirror
 	local keyring=/usr/share/keyrings/debian-archive-keyring.gpg
@@ -32,19 +39,24 @@ debian_apt() {
 	: >"$dir/sources.list.new"
 	while [ "$1" != -- ]; do
 		suite=$1
-		echo "deb [signed-by=$keyring] $mirror $suite main" >>"$dir/sources.list.new"
+		printf '%s [signed-by=%s] %s %s main\n' deb "$keyring" "$mirror" "$suite" \
+			deb-src "$keyring" "$mirror" "$suite" >>"$dir/sources.list.new"
 		shift
 	done
 	shift
 	set -- -o "Dir::Etc::sourcelist=$dir/sources.list" -o Dir::Etc::sourceparts=/dev/null \
 		-o "Dir::State::Lists=$dir/lists" -o "Dir::Cache=$dir/cache" \
-		-o APT::Sandbox::User="$(id -un)" -q "$@"
+		-o Dir::State::status=/dev/null -o APT::Sandbox::User="$(id -un)" -q "$@"
 	if ! cmp -s "$dir/sources.list.new" "$dir/sources.list" || [ ! -e "$dir/fetched" ]; then
 		mv "$dir/sources.list.new" "$dir/sources.list"
 		rm -f "$dir/fetched"
-		apt-get "${@:1:10}" update >&2 || return 1
+		apt-get "${@:1:12}" update >&2 || return 1
 		touch "$dir/fetched"
 	fi
 	rm -f "$dir/sources.list.new"
-	apt-get "$@"
+	"${debian_apt_tool:-apt-get}" "$@"
+}
+
+debian_apt_cache() {
+	debian_apt_tool=apt-cache debian_apt "$@"
 }
