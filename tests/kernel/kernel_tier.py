@@ -85,11 +85,12 @@ def run(*command: str | Path) -> str:
 def kernel() -> Path:
     """The directory with the kernel and what belongs to it; built now unless it is cached.
 
-    SERIES and FLAVOUR choose, see kernel/build; BPF_OOM_KERNEL is such a directory.
+    SERIES, KERNEL and FLAVOUR choose, see kernel/build and kernel/stock; BPF_OOM_KERNEL is such a directory.
     """
     if given := os.environ.get("BPF_OOM_KERNEL"):
         return Path(given)
-    result = subprocess.run([ROOT / "kernel" / "build"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=True)
+    stock = os.environ.get("SERIES", "").startswith("stock-") or os.environ.get("KERNEL")
+    result = subprocess.run([ROOT / "kernel" / ("stock" if stock else "build")], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=True)
     return Path(result.stdout.strip())
 
 
@@ -101,16 +102,22 @@ def clang() -> str:
 
 
 def build_runner(artifact: Path, directory: Path) -> Path:
+    """With libbpf in it; libelf is linked when it runs, for that of Debian 13 cannot be linked statically."""
     runner = directory / "runner"
     libbpf = artifact / "libbpf"
-    libraries = run("pkg-config", "--static", "--libs", "libelf").split()
-    flags = ["-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g", "-static"]
+    libraries = ["-lelf", "-lz"]
+    flags = ["-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g"]
     flags += ["-Wall", "-Wextra", "-Wno-missing-field-initializers", "-Werror"]
     sources = sorted((HERE / "runner").glob("*.c"))
     include: list[str | Path] = ["-I", libbpf / "include", "-I", artifact / "uapi", "-I", ROOT / "bpf" / "include"]
     run("gcc", *flags, *include, *sources, "-o", runner, libbpf / "lib" / "libbpf.a", *libraries)
     run("strip", runner)
     return runner
+
+
+def shared_libraries(program: Path) -> list[Path]:
+    """What a program of ours is linked with when it runs, its loader included, under the paths that it looks at."""
+    return [Path(path) for path in re.findall(r"(/\S+) \(0x", run("ldd", program))]
 
 
 def build_objects(artifact: Path, directory: Path) -> list[Path]:
@@ -142,6 +149,13 @@ def build_initramfs(artifact: Path, directory: Path) -> Path:
     files += [(f"bpf/{path.name}", 0o100644, path.read_bytes(), none) for path in build_objects(artifact, directory)]
     files.append(("trees", 0o100644, "\n".join(trees()).encode() + b"\n", none))
     files.append(("init", 0o100755, runner.read_bytes(), none))
+    libraries = shared_libraries(runner)
+    folders = {parent for path in libraries for parent in path.parents if parent != Path("/")}
+    files += [(str(path)[1:], 0o40755, b"", none) for path in sorted(folders)]
+    files += [(str(path)[1:], 0o100755, path.read_bytes(), none) for path in libraries]
+    if (modules := artifact / "modules").is_dir():
+        files.append(("modules", 0o40755, b"", none))
+        files += [(f"modules/{path.name}", 0o100644, path.read_bytes(), none) for path in sorted(modules.iterdir())]
     initramfs = directory / "initramfs"
     initramfs.write_bytes(accel.cpio(files))
     return initramfs

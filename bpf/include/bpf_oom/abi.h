@@ -5,7 +5,8 @@
  * This is the only file that spells out handler signatures, oc->memcg and the
  * prototypes of the kfuncs: later versions move all three, and then only this
  * file changes. The symbols are strong, so that a kernel without the interface
- * is refused by name at load; a second version makes them __weak and chooses.
+ * is refused by name at load. What only some have of it is __weak, and chosen here:
+ * policies cannot tell a patched kernel from a stock one with the module.
  */
 #ifndef BPF_OOM_ABI_H
 #define BPF_OOM_ABI_H
@@ -14,6 +15,11 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_tracing.h>
+
+/* libbpf 1.1, with which Debian 12 compiles, has no name for it yet. */
+#ifndef bpf_ksym_exists
+#define bpf_ksym_exists(symbol) (!!symbol)
+#endif
 
 /* Generic kfuncs of Linux 6.12. */
 int bpf_iter_num_new(struct bpf_iter_num *it, int start, int end) __ksym;
@@ -51,6 +57,13 @@ int bpf_out_of_memory(struct mem_cgroup *memcg__nullable, int order, bool wait_o
 int bpf_task_is_oom_victim(struct task_struct *task) __ksym;
 int bpf_psi_create_trigger(struct bpf_psi *psi, u64 cgroup_id, u32 resource,
 			   u32 threshold_us, u32 window_us) __ksym;
+
+/*
+ * Of the module for stock kernels only, whose verifier does not trust oc->memcg and whose
+ * oom_control does not say that a program declared the OOM.
+ */
+struct mem_cgroup *bpf_oom_get_memcg(struct oom_control *oc) __ksym __weak;
+int bpf_oom_is_declared(struct oom_control *oc) __ksym __weak;
 
 /* Numbers of the kernel, to be read from their addresses: swap pages that are free, and all. */
 extern const void nr_swap_pages __ksym;
@@ -121,9 +134,22 @@ enum psi_resource {
  */
 static __always_inline struct mem_cgroup *oom_scope(struct oom_control *oc)
 {
-	struct mem_cgroup *memcg = oc->memcg;
+	struct mem_cgroup *memcg;
 
+	if (bpf_ksym_exists(bpf_oom_get_memcg)) {
+		memcg = bpf_oom_get_memcg(oc);
+		return memcg ? memcg : bpf_get_root_mem_cgroup();
+	}
+	memcg = oc->memcg;
 	return memcg ? bpf_get_mem_cgroup(&memcg->css) : bpf_get_root_mem_cgroup();
+}
+
+/* No allocation failed, a PSI policy said so. */
+static __always_inline bool oom_is_declared(struct oom_control *oc)
+{
+	if (bpf_ksym_exists(bpf_oom_is_declared))
+		return bpf_oom_is_declared(oc);
+	return bpf_core_field_exists(oc->bpf_constraint) && oc->bpf_constraint;
 }
 
 /* Kill as the kernel's own killer does; `message` becomes the log line's prefix. */
@@ -150,6 +176,8 @@ static __always_inline int psi_declare_oom(struct mem_cgroup *memcg, const char 
 /* The cgroup whose pressure fired, 0 for the system. */
 static __always_inline u64 psi_event_cgroup(struct psi_trigger *trigger)
 {
+	if (bpf_core_type_exists(struct bpf_psi_event))
+		return ((struct bpf_psi_event *)(void *)trigger)->cgroup_id;
 	return trigger->cgroup_id;
 }
 

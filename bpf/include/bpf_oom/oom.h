@@ -482,7 +482,7 @@ __noinline int find_candidates(struct mem_cgroup *top __arg_trusted)
 
 static __always_inline u32 trigger_of(struct oom_control *oc)
 {
-	if (bpf_core_field_exists(oc->bpf_constraint) && oc->bpf_constraint)
+	if (oom_is_declared(oc))
 		return TRIGGER_DECLARED;
 	if (oc->order == -1)
 		return TRIGGER_SYSRQ;

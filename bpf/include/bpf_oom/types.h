@@ -7,7 +7,7 @@
  *   task_struct, signal_struct, cred, mm_struct,
  *   css_set, oom_control, mem_cgroup                 oom.h
  *   page_counter                                     over_request, pressure_and_swap
- *   bpf_psi, psi_trigger                             psi.h
+ *   bpf_psi, psi_trigger, bpf_psi_event              psi.h, abi.h
  */
 #ifndef BPF_OOM_TYPES_H
 #define BPF_OOM_TYPES_H
@@ -142,6 +142,11 @@ struct oom_control {
 };
 
 struct psi_trigger {
+	u64 cgroup_id;
+};
+
+/* What the module for stock kernels hands out in its place. */
+struct bpf_psi_event {
 	u64 cgroup_id;
 };
 

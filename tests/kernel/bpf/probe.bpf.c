@@ -52,7 +52,9 @@ OOM_SEC int OOM_HANDLER(probe_handle)
 	count(&nr_calls);
 	if (!called_ns)
 		called_ns = bpf_ktime_get_ns();
-	freed_on_entry += freed->bpf_memory_freed;
+	/* The module remembers it where no program can look. */
+	if (bpf_core_field_exists(freed->bpf_memory_freed))
+		freed_on_entry += freed->bpf_memory_freed;
 	is_global = !oc->memcg;
 	order = freed->order;
 	task_flags = bpf_get_current_task_btf()->flags;

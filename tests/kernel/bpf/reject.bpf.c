@@ -30,11 +30,25 @@ PSI_INIT_SEC int PSI_INIT(psi_init)
 
 OOM_SEC int OOM_HANDLER(oom_allowed_handle)
 {
+	struct mem_cgroup *memcg = oom_scope(oc);
+	bool empty;
+
+	if (!memcg)
+		return 0;
+	empty = !bpf_mem_cgroup_usage(memcg);
+	bpf_put_mem_cgroup(memcg);
+	return empty;
+}
+OOM_MAP(oom_allowed);
+
+/* Trusted once it is checked, but not by the verifier of a stock kernel. */
+OOM_SEC int OOM_HANDLER(oom_checked_memcg_handle)
+{
 	struct mem_cgroup *memcg = oc->memcg;
 
 	return memcg ? bpf_mem_cgroup_usage(memcg) == 0 : 0;
 }
-OOM_MAP(oom_allowed);
+OOM_MAP(oom_checked_memcg);
 
 PSI_EVENT_SEC void PSI_EVENT(psi_allowed_handle)
 {
@@ -72,6 +86,14 @@ OOM_SEC int OOM_HANDLER(oom_unchecked_memcg_handle)
 	return bpf_mem_cgroup_usage(oc->memcg) == 0;
 }
 OOM_MAP(oom_unchecked_memcg);
+
+/* Nor is anything of it for a policy to change. */
+OOM_SEC int OOM_HANDLER(oom_writes_handle)
+{
+	oc->totalpages = 1;
+	return 1;
+}
+OOM_MAP(oom_writes);
 
 /* Progress is for the kernel to state. */
 OOM_SEC int OOM_HANDLER(oom_claims_handle)

@@ -324,6 +324,14 @@ static void verifier_refuses_sleeping(void)
 static void verifier_guards_oom_control(void)
 {
 	check_verifier("oom_allowed", NULL);
+	check_verifier("oom_writes", "only read is supported");
+	if (has_module()) {
+		/* nobody has told the verifier that it may be trusted, checked or not */
+		check_verifier("oom_unchecked_memcg", "must be referenced or trusted");
+		check_verifier("oom_checked_memcg", "must be referenced or trusted");
+		return;
+	}
+	check_verifier("oom_checked_memcg", NULL);
 	check_verifier("oom_unchecked_memcg", "Possibly NULL pointer passed to trusted ");
 	check_verifier("oom_claims", "only read is supported");
 }
@@ -333,7 +341,14 @@ static void verifier_refuses_user_memory(void)
 	check_verifier("oom_allowed", NULL);
 	check_verifier("oom_copies", "cannot use helper bpf_copy_from_user#");
 	check_verifier("oom_copies_task", "cannot use helper bpf_copy_from_user_task#");
-	check_verifier("oom_copies_str", "calling kernel function bpf_copy_from_user_str is not allowed");
+	if (has_module()) {
+		/* it is asked about the program, not about the call, and cannot speak for the verifier */
+		check_verifier("oom_copies_str", "attach to unsupported member handle_out_of_memory");
+		check_log("bpf_oom: the kfunc bpf_copy_from_user_str is not for OOM policies");
+	} else {
+		check_verifier("oom_copies_str",
+			       "calling kernel function bpf_copy_from_user_str is not allowed");
+	}
 }
 
 /*

@@ -733,6 +733,15 @@ void check_log(const char *text)
 	check(found, "the kernel log has", text, "%s", found ? "it does" : "it does not");
 }
 
+void check_constraint(const char *constraint)
+{
+	char text[96];
+
+	snprintf(text, sizeof(text), has_module() ? "constraint=%s\n" : "oom-kill:constraint=%s,",
+		 constraint);
+	check_log(text);
+}
+
 void check_not_log(const char *text)
 {
 	bool found = klog_has(text);
@@ -766,19 +775,34 @@ static const char *libbpf_log_tail(void)
 	return length > 350 ? libbpf_log + length - 350 : libbpf_log;
 }
 
+bool has_module(void)
+{
+	return !access("/sys/module/bpf_oom", F_OK);
+}
+
+/* The types of the interface: the kernel's own, or those of the module as well. */
+static struct btf *interface_btf(void)
+{
+	static struct btf *btf;
+
+	if (!btf)
+		btf = btf__load_vmlinux_btf();
+	if (btf && has_module() && !btf__base_btf(btf))
+		btf = btf__load_module_btf("bpf_oom", btf);
+	require(btf, "the kernel's BTF can be read", "%s", strerror(errno));
+	return btf;
+}
+
 /* As the loader of the collection does: leave out a callback that this kernel does not have. */
 static void leave_out(struct bpf_map *map, const char *member, size_t offset)
 {
-	static struct btf *kernel;
+	const struct btf *kernel = interface_btf();
 	const struct btf_member *members;
 	const struct btf_type *type;
 	size_t size;
 	char *value;
 	int id, i;
 
-	if (!kernel)
-		kernel = btf__load_vmlinux_btf();
-	require(kernel, "the kernel's BTF can be read", "%s", strerror(errno));
 	id = btf__find_by_name_kind(kernel, "bpf_psi_ops", BTF_KIND_STRUCT);
 	require(id > 0, "the kernel has struct bpf_psi_ops", "it has not");
 	type = btf__type_by_id(kernel, id);

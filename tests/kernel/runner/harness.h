@@ -85,6 +85,7 @@ void proc_write(const char *file, const char *value);	/* below /proc */
 void sysctl_write(const char *file, const char *value);	/* below /proc/sys */
 int count_threads(const char *comm);
 int count_struct_ops(void);
+bool has_module(void);		/* the interface is that of the module for stock kernels */
 
 /*
  * Nobody can open or close a named pipe any more: a writer of ours holds its lock, in a page
@@ -144,6 +145,8 @@ const char *klog(void);
 bool klog_has(const char *text);
 int klog_count(const char *text);
 void check_log(const char *text);
+/* In the kernel's report, or in the line of the module that stands for it. */
+void check_constraint(const char *constraint);
 void check_not_log(const char *text);
 
 /* BPF policies. */

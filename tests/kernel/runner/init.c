@@ -4,6 +4,7 @@
  * the kernel command line names (`boot=NAME`, or `scenarios=NAME,NAME`), reboots.
  * `runner --list` prints all scenarios with their boots.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "harness.h"
@@ -29,6 +31,26 @@ static void put(const char *path, const char *value)
 	close(fd);
 }
 
+/* A kernel of a distribution has drivers, file systems and our interface as modules. */
+static void load_modules(void)
+{
+	char name[64], path[96];
+	FILE *order;
+	int fd;
+
+	order = fopen("/modules/order", "re");
+	if (!order)
+		return;
+	while (fscanf(order, "%63s", name) == 1) {
+		snprintf(path, sizeof(path), "/modules/%s", name);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0 || syscall(SYS_finit_module, fd, "", 0))
+			printf("kernel-tier: cannot load %s: %s\n", name, strerror(errno));
+		close(fd);
+	}
+	fclose(order);
+}
+
 static void prepare(void)
 {
 	static const struct {
@@ -45,6 +67,7 @@ static void prepare(void)
 		if (mount(mounts[i].type, mounts[i].at, mounts[i].type, 0, NULL))
 			printf("kernel-tier: cannot mount %s\n", mounts[i].at);
 	}
+	load_modules();
 	put("/proc/sys/kernel/printk_devkmsg", "on\n");
 	put("/proc/sys/kernel/hung_task_timeout_secs", "30");
 	put("/proc/sys/vm/overcommit_memory", "1");

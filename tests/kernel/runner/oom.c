@@ -71,7 +71,7 @@ static void oom_seed(void)
 	check_alive(&hogs[CG2]);
 	check_alive(&hogs[CG5]);
 	check_log("oom_policy=seed_policy");
-	check_log("oom-kill:constraint=CONSTRAINT_MEMCG,");
+	check_constraint("CONSTRAINT_MEMCG");
 	check_log("BPF policy largest_leaf: Killed process");
 	check_int("the policy counts its kill", 1, policy_u64(&policy, "nr_kills"));
 	check_int("the policy counts no error", 0, policy_u64(&policy, "nr_errors"));

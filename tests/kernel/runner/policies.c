@@ -497,7 +497,7 @@ static void pressure_must_last(void)
 	check_int("its trigger", TRIGGER_PRESSURE, decision.trigger);
 	check(!strcmp(decision.scope, "/t/p"), "its scope", "/t/p", "%s", decision.scope);
 	check_int("who died", eater.pid, decision.died[0].pid);
-	check_log("oom-kill:constraint=CONSTRAINT_BPF_PSI_MEM,");
+	check_constraint("CONSTRAINT_BPF_PSI_MEM");
 }
 
 /* One action, then a pause. */
@@ -624,7 +624,7 @@ static void pressure_and_swap(void)
 	check_alive(&eater);
 	hog_order(&eater, 60 * MIB);
 	check_killed(&eater);
-	check_log("oom-kill:constraint=CONSTRAINT_BPF_PSI_MEM,");
+	check_constraint("CONSTRAINT_BPF_PSI_MEM");
 	check(wait_for((last_decision(&policy, &decision), decision.outcome == OUTCOME_DECLARED)), "the last decision",
 	      "declared", "outcome %u", decision.outcome);
 	check(decision.free_swap <= SWAP_MIB * MIB / 5 + 4096, "free swap in it", "a fifth at most", "%llu",

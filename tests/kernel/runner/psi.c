@@ -63,7 +63,7 @@ static void check_declared_kill(struct hog *eater, const char *cgroup)
 	check_int("oom_kill", 1, cg_field(cgroup, "memory.events.local", "oom_kill"));
 	check_int("oom, which only the charge path raises", 0,
 		  cg_field(cgroup, "memory.events", "oom"));
-	check_log("oom-kill:constraint=CONSTRAINT_BPF_PSI_MEM,");
+	check_constraint("CONSTRAINT_BPF_PSI_MEM");
 }
 
 /* The seed: two triggers, one cgroup goes away, the other one's process dies. */
@@ -166,7 +166,7 @@ static void pressure_oom_system_wide(void)
 	      vmstat("oom_kill") - kills);
 	check_int("oom_kill of the big one", 1, cg_field("t/big", "memory.events.local", "oom_kill"));
 	check_log("oom_policy=system_wide");
-	check_log("oom-kill:constraint=CONSTRAINT_BPF_PSI_MEM,");
+	check_constraint("CONSTRAINT_BPF_PSI_MEM");
 	check_log(",global_oom,task_memcg=/t/big,");
 	check(policy_u64(&oom, "nr_kills") > 0, "the OOM policy kills", "it does", "it does not");
 }
@@ -335,7 +335,7 @@ static void declared_oom_weighs_score_adj(void)
 	policy_attach(&policy);
 	hog_order(&eater, 500 * MIB);
 	check_killed(&adjusted);
-	check_log("oom-kill:constraint=CONSTRAINT_BPF_PSI_MEM,");
+	check_constraint("CONSTRAINT_BPF_PSI_MEM");
 	check(strstr(klog(), "(adjusted)") && (!strstr(klog(), "(eater)") ||
 					       strstr(klog(), "(adjusted)") < strstr(klog(), "(eater)")),
 	      "it is the first", "before the eater", "%s", strstr(klog(), "(eater)") ? "after" : "not at all");
@@ -447,7 +447,7 @@ static void psi_restarted_service(void)
 	hog_start(&eater);
 	hog_order(&eater, 500 * MIB);
 	check_killed(&eater);
-	check_log("oom-kill:constraint=CONSTRAINT_BPF_PSI_MEM,");
+	check_constraint("CONSTRAINT_BPF_PSI_MEM");
 	check_int("oom_kill of the last cgroup", 1, cg_field("t/services/db", "memory.events.local", "oom_kill"));
 	check_told(&policy, ids, 200);
 	check(wait_for(count_threads("psimon") == 1), "psimon threads", "1", "%d", count_threads("psimon"));
