@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, Iterable, List, Optional, Set
 
 from ._errors import BpfOomError, from_errno
-from ._libbpf import KIND_ENUM, KIND_FUNC, KIND_STRUCT, MAP_TYPE_ARRAY, Library
+from ._libbpf import KIND_ENUM, KIND_FUNC, KIND_STRUCT, MAP_TYPE_ARRAY, Btf, Library
 from ._paths import OFF_WORD, Paths
 
 STRUCTS = {"oom": "bpf_oom_ops", "psi": "bpf_psi_ops"}
@@ -28,7 +28,10 @@ KFUNCS = {
 }
 _NEEDED_MEMBERS = {"oom": ("handle_out_of_memory", "name"), "psi": ("init", "handle_psi_event")}
 #: What was added to the plain first version of the interface. Policies work without it, with less: see LACKING.
-FEATURES = ("cgroup_online", "averages", "bypass")
+FEATURES = ("cgroup_online", "averages", "bypass", "own_report")
+#: A member of the patched kernel's oom_control. Without it the kernel's own report of an OOM does not name the policy nor what a
+#: program declared, a line of the module beside it does.
+_REPORTS_POLICY = "bpf_policy_name"
 _FEATURE_ENUMS = {"averages": "bpf_psi_resource_flags", "bypass": "bpf_oom_limits"}
 #: Optional callbacks, the feature each stands for, and what a policy is without it.
 LACKING = {
@@ -41,7 +44,10 @@ LACKING = {
 # struct btf_header of the kernel's btf.h: magic, version, flags, length, then where the types are and where the strings.
 _BTF_HEADER = struct.Struct("=HBBIIIII")
 _BTF_MAGIC = 0xEB9F
-_CAPABLE = "boot a kernel with the BPF OOM and PSI interface (kernel/ of this project builds one)"
+_CAPABLE = (
+    "run the role linuxmm.bpf_oom.kernel, which brings the interface to Debian's kernels as a module,"
+    " or boot a kernel that has it (kernel/ of this project builds one)"
+)
 
 
 #: bpf() finds objects by their ids only for who has it in the first user namespace; it stands for CAP_BPF and CAP_PERFMON, too.
@@ -71,6 +77,7 @@ class Problem:
 class Capability:
     kernel: str = ""
     libbpf: Optional[str] = None
+    interface: Optional[str] = None  # kernel or module, whoever has it; None: nobody
     structs: Dict[str, List[str]] = field(default_factory=dict)
     kfuncs: List[str] = field(default_factory=list)
     features: Dict[str, bool] = field(default_factory=lambda: dict.fromkeys(FEATURES, False))
@@ -93,6 +100,7 @@ class Capability:
             "psi": not self.blocking("psi"),
             "kernel": self.kernel,
             "libbpf": self.libbpf,
+            "interface": self.interface,
             "structs": self.structs,
             "kfuncs": self.kfuncs,
             "features": self.features,
@@ -242,18 +250,29 @@ def _read_btf(paths: Paths, lib: Library, found: Capability) -> None:
         found.add("btf", "the kernel has no /sys/kernel/btf/vmlinux", "boot a kernel with CONFIG_DEBUG_INFO_BTF=y")
         return
     kfuncs = sorted({name for names in KFUNCS.values() for name in names})
-    there = _mentioned(paths.btf, [*STRUCTS.values(), *kfuncs, *_FEATURE_ENUMS.values()])
+    wanted = [*STRUCTS.values(), *kfuncs, *_FEATURE_ENUMS.values(), _REPORTS_POLICY]
+    there = _mentioned(paths.btf, wanted)
+    # What the module brings stands on the kernel's own types.
+    module = os.path.exists(paths.module_btf)
+    if module:
+        there |= _mentioned(paths.module_btf, wanted)
+
+    def types() -> Btf:
+        kernel = lib.kernel_btf(paths.btf)
+        return lib.kernel_btf(paths.module_btf, kernel) if module else kernel
 
     def find(name: str, kind: int) -> int:
-        return lib.kernel_btf(paths.btf).find(name, kind) if name in there else 0
+        return types().find(name, kind) if name in there else 0
 
     for name in STRUCTS.values():
         type_id = find(name, KIND_STRUCT)
         if type_id:
-            found.structs[name] = list(lib.kernel_btf(paths.btf).members(type_id))
+            found.structs[name] = list(types().members(type_id))
+    found.interface = ("module" if module else "kernel") if found.structs else None
     found.kfuncs = [name for name in kfuncs if find(name, KIND_FUNC)]
     found.features = {name: bool(find(enum, KIND_ENUM)) for name, enum in _FEATURE_ENUMS.items()}
     found.features.update({feature: found.has("psi", callback) for callback, (feature, _without) in LACKING.items()})
+    found.features["own_report"] = _REPORTS_POLICY in there
     for kind, name in STRUCTS.items():
         if name not in found.structs:
             found.add("kernel", f"the kernel {found.kernel} has no struct {name}", _CAPABLE, kind)

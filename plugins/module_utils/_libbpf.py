@@ -14,7 +14,7 @@ import struct
 import sys
 from contextlib import contextmanager
 from ctypes import POINTER, c_char, c_char_p, c_int, c_int32, c_int64, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from ._errors import BpfOomError, from_errno
 
@@ -32,6 +32,8 @@ LINK_TYPE_STRUCT_OPS = 9
 MAP_TYPE_ARRAY = 2
 MAP_TYPE_STRUCT_OPS = 26
 _MAX_PROGRAM_MAPS = 64
+_KERNEL = "vmlinux"
+_NAME_SIZE = 64
 # libbpf never asks the verifier for more; the pages are only touched when used.
 _LOG_SIZE = 16 << 20
 
@@ -57,6 +59,19 @@ class MapInfo(ctypes.Structure):
         ("btf_id", c_uint32),
         ("btf_key_type_id", c_uint32),
         ("btf_value_type_id", c_uint32),
+        # Since Linux 6.9: whose btf_vmlinux_value_type_id is, the kernel's or a module's. 0 before.
+        ("btf_vmlinux_id", c_uint32),
+    ]
+
+
+class BtfInfo(ctypes.Structure):
+    _fields_ = [
+        ("btf", c_uint64),
+        ("btf_size", c_uint32),
+        ("id", c_uint32),
+        ("name", c_uint64),
+        ("name_len", c_uint32),
+        ("kernel_btf", c_uint32),
     ]
 
 
@@ -77,7 +92,7 @@ class ProgInfo(ctypes.Structure):
     ]
 
 
-_Info = Union[LinkInfo, MapInfo, ProgInfo]
+_Info = Union[LinkInfo, MapInfo, ProgInfo, BtfInfo]
 _PRINT = ctypes.CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
 _U32P = POINTER(c_uint32)
 # name: (result, arguments), as libbpf 1.5 declares them.
@@ -86,6 +101,7 @@ _PROTOTYPES: Dict[str, Tuple[Any, List[Any]]] = {
     "libbpf_minor_version": (c_uint32, []),
     "libbpf_set_print": (c_void_p, [_PRINT]),
     "btf__parse": (c_void_p, [c_char_p, c_void_p]),
+    "btf__parse_split": (c_void_p, [c_char_p, c_void_p]),
     "btf__load_from_kernel_by_id": (c_void_p, [c_uint32]),
     "btf__free": (None, [c_void_p]),
     "btf__type_by_id": (c_void_p, [c_void_p, c_uint32]),
@@ -120,6 +136,7 @@ _PROTOTYPES: Dict[str, Tuple[Any, List[Any]]] = {
     "bpf_map_get_fd_by_id": (c_int, [c_uint32]),
     "bpf_link_get_fd_by_id": (c_int, [c_uint32]),
     "bpf_prog_get_fd_by_id": (c_int, [c_uint32]),
+    "bpf_btf_get_fd_by_id": (c_int, [c_uint32]),
 }
 
 
@@ -149,23 +166,23 @@ class Btf:
 
     def __init__(self, lib: Library, handle: int) -> None:
         self._lib = lib
-        self._handle = handle
+        self.handle = handle
         # The same few types are asked for again and again, and each answer takes three calls.
         self._types: Dict[int, BtfType] = {}
         self._members: Dict[int, Dict[str, Field]] = {}
 
     def find(self, name: str, kind: int) -> int:
         """The id of a named type, 0 when there is none."""
-        return max(0, int(self._lib.call("btf__find_by_name_kind", self._handle, name.encode(), kind)))
+        return max(0, int(self._lib.call("btf__find_by_name_kind", self.handle, name.encode(), kind)))
 
     def type(self, type_id: int) -> BtfType:
         if type_id in self._types:
             return self._types[type_id]
-        address = self._lib.call("btf__type_by_id", self._handle, type_id)
+        address = self._lib.call("btf__type_by_id", self.handle, type_id)
         if not address:
             raise BpfOomError(f"BTF has no type {type_id}", "compile the policy anew")
         name_off, info, target = struct.unpack("=III", ctypes.string_at(address, 12))
-        name = self._lib.call("btf__name_by_offset", self._handle, name_off) or b""
+        name = self._lib.call("btf__name_by_offset", self.handle, name_off) or b""
         found = BtfType(name.decode(), (info >> 24) & 0x1F, info & 0xFFFF, target, bool(info >> 31), address + 12)
         self._types[type_id] = found
         return found
@@ -178,7 +195,7 @@ class Btf:
         return found
 
     def size(self, type_id: int) -> int:
-        return int(self._lib.call("btf__resolve_size", self._handle, type_id))
+        return int(self._lib.call("btf__resolve_size", self.handle, type_id))
 
     def members(self, type_id: int) -> Dict[str, Field]:
         """The named members of a struct, offsets in bytes."""
@@ -190,7 +207,7 @@ class Btf:
         found = {}
         for index in range(parent.vlen):
             name_off, member, bits = struct.unpack("=III", ctypes.string_at(parent.address + 12 * index, 12))
-            name = (self._lib.call("btf__name_by_offset", self._handle, name_off) or b"").decode()
+            name = (self._lib.call("btf__name_by_offset", self.handle, name_off) or b"").decode()
             offset = (bits & 0xFFFFFF if parent.bitfields else bits) // 8
             found[name] = Field(offset, self.size(member), member)
         return found
@@ -292,6 +309,7 @@ class Library:
         self._callback = _PRINT(self._print)
         self.call("libbpf_set_print", self._callback)
         self._kernel_btf: Dict[str, Btf] = {}
+        self._btf_names: Dict[int, str] = {}
         self._loaded_btf: Dict[int, Btf] = {}
 
     def _print(self, level: int, template: bytes, arguments: int) -> int:
@@ -316,15 +334,36 @@ class Library:
         text, self.messages = "".join(self.messages), []
         return text
 
-    def kernel_btf(self, path: str) -> Btf:
+    def kernel_btf(self, path: str, base: Optional[Btf] = None) -> Btf:
+        """The types in a file of the kernel's; those of a module stand on the kernel's own, its base."""
         if path not in self._kernel_btf:
-            handle = self.call("btf__parse", os.fsencode(path), None)
+            if base is None:
+                handle = self.call("btf__parse", os.fsencode(path), None)
+            else:
+                handle = self.call("btf__parse_split", os.fsencode(path), base.handle)
             if not handle:
                 raise from_errno(
                     f"the kernel's type information {path} cannot be read", ctypes.get_errno() or errno.EINVAL, self.log()
                 )
             self._kernel_btf[path] = Btf(self, handle)
         return self._kernel_btf[path]
+
+    def types_of(self, path: str, info: MapInfo) -> Btf:
+        """The types that a struct_ops map's value is of: the kernel's, in the file `path`, or those of a module beside it."""
+        kernel = self.kernel_btf(path)
+        name = self._btf_name(info.btf_vmlinux_id) if info.btf_vmlinux_id else _KERNEL
+        if name == _KERNEL:
+            return kernel
+        return self.kernel_btf(os.path.join(os.path.dirname(path), name), kernel)
+
+    def _btf_name(self, btf_id: int) -> str:
+        if btf_id not in self._btf_names:
+            name = ctypes.create_string_buffer(_NAME_SIZE)
+            found = BtfInfo(name=ctypes.addressof(name), name_len=_NAME_SIZE)
+            with self.fd(f"the type information {btf_id}", "bpf_btf_get_fd_by_id", btf_id) as fd:
+                self.info(fd, found)
+            self._btf_names[btf_id] = name.value.decode("utf-8", "replace")
+        return self._btf_names[btf_id]
 
     @contextmanager
     def loaded_btf(self, btf_id: int) -> Iterator[Btf]:

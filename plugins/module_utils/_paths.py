@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 OFF_WORD = "linuxmm.bpf_oom=off"
 UNIT = "bpf-oom.service"
+#: The kernel module that brings the interface to stock kernels.
+MODULE = "bpf_oom"
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,11 @@ class Paths:
     @property
     def btf(self) -> str:
         return self.at("/sys/kernel/btf/vmlinux")
+
+    @property
+    def module_btf(self) -> str:
+        """That of the module that brings the interface to stock kernels, while it is loaded."""
+        return self.at(f"/sys/kernel/btf/{MODULE}")
 
     def pin(self, name: str, what: str = "link", new: bool = False) -> str:
         # bpffs reserves names with a dot.

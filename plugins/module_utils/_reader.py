@@ -57,7 +57,7 @@ def read(lib: Library, paths: Paths, name: str, new: bool = False) -> Loaded:
 
 def _read_ops(lib: Library, paths: Paths, found: Loaded) -> None:
     info, value, _frozen = lib.map_value(found.map_id)
-    btf = lib.kernel_btf(paths.btf)
+    btf = lib.types_of(paths.btf, info)
     holder = btf.type(info.btf_vmlinux_value_type_id)
     found.struct = holder.name[len(_VALUE_PREFIX) :]
     data = btf.members(info.btf_vmlinux_value_type_id)["data"]
@@ -122,7 +122,6 @@ def read_section(lib: Library, map_id: int, info: MapInfo, section: str) -> tupl
 
 def read_foreign(lib: Library, paths: Paths, own_maps: set[int]) -> list[dict[str, Any]]:
     """OOM and PSI policies that somebody else registered, with a link or without one; what goes meanwhile is not there."""
-    btf = lib.kernel_btf(paths.btf)
     links = {}
     for link_id in lib.ids("link"):
         with suppress(BpfOomError):
@@ -135,6 +134,7 @@ def read_foreign(lib: Library, paths: Paths, own_maps: set[int]) -> list[dict[st
             info = lib.map_info(map_id)
             if info.type != MAP_TYPE_STRUCT_OPS or map_id in own_maps:
                 continue
+            btf = lib.types_of(paths.btf, info)
             holder = btf.type(info.btf_vmlinux_value_type_id).name[len(_VALUE_PREFIX) :]
             kind = next((kind for kind, name in STRUCTS.items() if name == holder), "")
             if kind and (map_id in links or _in_use(lib, btf, info, map_id)):

@@ -56,18 +56,24 @@ capability:
     libbpf:
       description: The version of libbpf, none when there is no usable one.
       type: str
+    interface:
+      description:
+        - Who has the interface that policies stand on, V(kernel) if it is built in and V(module) if the module bpf_oom brings it
+          to a stock kernel. None when nobody has.
+      type: str
     structs:
-      description: The struct_ops of the interface that the kernel's BTF has, with their members.
+      description: The struct_ops of the interface that the kernel's BTF, or the module's, has, with their members.
       type: dict
     kfuncs:
-      description: The functions of the interface that the kernel's BTF has.
+      description: The functions of the interface that the kernel's BTF, or the module's, has.
       type: list
       elements: str
     features:
       description:
         - What the kernel has beyond the plain first version of the interface, by name. Policies work without, with less.
         - V(cgroup_online) tells PSI policies about new cgroups, V(averages) lets them use the averaging aggregator,
-          V(bypass) takes a policy out of the chain that is slow or makes no progress again and again.
+          V(bypass) takes a policy out of the chain that is slow or makes no progress again and again. V(own_report) says that the
+          kernel's own report of an OOM names the policy and what a program declared; without it, a line of the module does.
       type: dict
     unprivileged_bpf:
       description:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import re
 from pathlib import Path
@@ -189,12 +190,13 @@ struct bpf_psi_ops {
 } psi;
 enum bpf_psi_resource_flags { BPF_PSI_AVERAGES = 0x40000000 } flags;
 enum bpf_oom_limits { BPF_OOM_MAX_STRIKES = 3 } limits;
+struct oom_control { const char *bpf_policy_name; } control;
 """
 
 
 def test_the_plain_interface_has_no_feature_and_no_problem(tree: Path, lib: Library) -> None:
     found = read(tree, lib)
-    assert found.features == {"cgroup_online": False, "averages": False, "bypass": False}
+    assert found.features == {"cgroup_online": False, "averages": False, "bypass": False, "own_report": False}
     assert found.problems == []
 
 
@@ -202,7 +204,50 @@ def test_features_are_read_from_btf(tree: Path, lib: Library) -> None:
     functions = sorted({name for names in KFUNCS.values() for name in names})
     source = FLEET + "".join(f"int {name}(void) {{ return 0; }}\n" for name in functions)
     (tree / "sys/kernel/btf/vmlinux").write_bytes(kernel(source))
-    assert read(tree, lib).report()["features"] == {"cgroup_online": True, "averages": True, "bypass": True}
+    found = read(tree, lib).report()
+    assert found["features"] == {"cgroup_online": True, "averages": True, "bypass": True, "own_report": True}
+    assert found["interface"] == "kernel"
+
+
+def of_module(lib: Library, base: Path) -> bytes:
+    """The types of a module as the kernel shows them: they go on where those of its base end."""
+
+    def call(name: str, result: object, *arguments: object) -> Any:
+        function = getattr(lib._library, name)
+        function.restype = result
+        return function(*arguments)
+
+    split = ctypes.c_void_p(call("btf__new_empty_split", ctypes.c_void_p, ctypes.c_void_p(lib.kernel_btf(str(base)).handle)))
+    nothing = call("btf__add_func_proto", ctypes.c_int, split, 0)
+    pointer = call("btf__add_ptr", ctypes.c_int, split, nothing)
+    for struct, members in {
+        b"bpf_oom_ops": (b"handle_out_of_memory", b"name"),
+        b"bpf_psi_ops": (b"init", b"handle_psi_event", b"handle_cgroup_online"),
+    }.items():
+        call("btf__add_struct", ctypes.c_int, split, struct, 8 * len(members))
+        for index, member in enumerate(members):
+            call("btf__add_field", ctypes.c_int, split, member, pointer, 64 * index, 0)
+    for enum, value in ((b"bpf_psi_resource_flags", b"BPF_PSI_AVERAGES"), (b"bpf_oom_limits", b"BPF_OOM_MAX_STRIKES")):
+        call("btf__add_enum", ctypes.c_int, split, enum, 4)
+        call("btf__add_enum_value", ctypes.c_int, split, value, ctypes.c_int64(1))
+    for name in sorted({name for names in KFUNCS.values() for name in names}):
+        call("btf__add_func", ctypes.c_int, split, name.encode(), 1, nothing)
+    size = ctypes.c_uint32()
+    data = call("btf__raw_data", ctypes.c_void_p, split, ctypes.byref(size))
+    return ctypes.string_at(data, size.value)
+
+
+def test_a_stock_kernel_is_capable_by_the_module(tree: Path, lib: Library) -> None:
+    vmlinux = tree / "sys/kernel/btf/vmlinux"
+    vmlinux.write_bytes(kernel("int other;\n"))
+    assert read(tree, lib).report()["interface"] is None
+    vmlinux.with_name("bpf_oom").write_bytes(of_module(lib, vmlinux))
+    found = read(tree, lib)
+    assert found.problems == []
+    assert found.structs["bpf_psi_ops"] == ["init", "handle_psi_event", "handle_cgroup_online"]
+    report = found.report()
+    assert (report["interface"], report["oom"], report["psi"]) == ("module", True, True)
+    assert report["features"] == {"cgroup_online": True, "averages": True, "bypass": True, "own_report": False}
 
 
 def test_a_kernel_without_the_interface(tree: Path, lib: Library) -> None:
@@ -210,7 +255,7 @@ def test_a_kernel_without_the_interface(tree: Path, lib: Library) -> None:
     found = Capability()
     found = read(tree, lib)
     assert [problem.kind for problem in found.problems] == ["oom", "psi"]
-    assert found.problems[0].sentence.startswith("The kernel 6.12.0-test has no struct bpf_oom_ops; boot a kernel with")
+    assert found.problems[0].sentence.startswith("The kernel 6.12.0-test has no struct bpf_oom_ops; run the role linuxmm.bpf_oom.kernel")
 
 
 def test_a_kernel_with_half_of_it(tree: Path, lib: Library) -> None:
