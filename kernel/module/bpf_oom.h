@@ -67,7 +67,7 @@ struct bpf_oom_syms {
 	unsigned long oom_evaluate_task;
 	unsigned long oom_kill_process;
 	unsigned long oom_kill_memcg_member;
-	struct mutex *oom_lock;
+	struct mutex *oom_lock;		/* held around every OOM */
 	int *sysctl_panic_on_oom;
 	/* mm/memcontrol.c */
 	unsigned long mem_cgroup_scan_tasks;
@@ -78,7 +78,7 @@ struct bpf_oom_syms {
 #endif
 	/* kernel/cgroup/ */
 	unsigned long __cgroup_get_from_id;
-	struct mutex *cgroup_mutex;
+	struct mutex *cgroup_mutex;	/* held while a cgroup is made or removed */
 #ifdef CONFIG_CPUSETS
 	unsigned long cpuset_mems_allowed_intersects;
 #endif

@@ -17,8 +17,10 @@
 #include "bpf_oom.h"
 
 #include <linux/ftrace.h>
+#include <linux/pid.h>
 #include <linux/rcupdate.h>
 #include <linux/sched/signal.h>
+#include <linux/sched/task.h>
 
 /* Tasks in a hook. Who is not counted yet, or no more, has not slept. */
 static atomic_t in_flight;
@@ -59,9 +61,15 @@ int bpf_oom_hook_scan(struct mem_cgroup *memcg, void *fn, void *arg)
 	return ret;
 }
 
+/* Another thread of init may have become its leader by an exec() meanwhile. */
+static bool still_leads(struct task_struct *init)
+{
+	return pid_task(find_pid_ns(1, &init_pid_ns), PIDTYPE_TGID) == init;
+}
+
 /*
- * The caller holds rcu_read_lock() and walks all processes, of which init is the first and
- * always there. So the lock may be dropped there to sleep, but not if somebody holds another.
+ * The caller holds rcu_read_lock() and walks all processes, of which init is the first. So the
+ * lock may be dropped there to sleep, but not if somebody holds another.
  */
 int bpf_oom_hook_evaluate(struct task_struct *task, void *arg)
 {
@@ -86,12 +94,17 @@ int bpf_oom_hook_evaluate(struct task_struct *task, void *arg)
 #endif
 
 	atomic_inc(&in_flight);
+	get_task_struct(task);
 	rcu_read_unlock();
-	if (bpf_handle_oom(oc)) {
-		oc->chosen = (void *)-1UL;
+	if (bpf_handle_oom(oc))
 		ret = 1;
-	}
 	rcu_read_lock();
+	/* The walk cannot go on from who is not on the list any more: have it begin anew. */
+	if (!still_leads(task))
+		ret = 1;
+	if (ret)
+		oc->chosen = (void *)-1UL;
+	put_task_struct(task);
 	atomic_dec(&in_flight);
 	return ret;
 }
@@ -134,8 +147,13 @@ static void remove_hooks(void)
 	for (i = ARRAY_SIZE(hooks) - 1; i >= 0; i--) {
 		if (!hooks[i].set)
 			continue;
-		WARN_ON(unregister_ftrace_direct(&hooks[i].ops,
-						 (unsigned long)hooks[i].trampoline, true));
+		/* A call that stays must not lead into memory that is freed: stay, too. */
+		while (unregister_ftrace_direct(&hooks[i].ops,
+						(unsigned long)hooks[i].trampoline, true)) {
+			pr_err_once("%s() cannot be unhooked: ftrace is broken, the module stays\n",
+				    hooks[i].name);
+			schedule_timeout_idle(HZ);
+		}
 		hooks[i].set = false;
 	}
 
@@ -165,8 +183,7 @@ static int set_hooks(void)
 		if (ret) {
 			ftrace_free_filter(&hook->ops);
 			bpf_oom_refuse("%s() cannot be hooked (%d): %s", hook->name, ret,
-				       ret == -EBUSY ?
-				       "somebody else has, such as a BPF program at its entry or exit" :
+				       ret == -EBUSY ? "somebody else has, such as a BPF program" :
 				       "ftrace does not know it");
 			remove_hooks();
 			return ret;
@@ -286,8 +303,11 @@ int bpf_oom_check_kfuncs(const struct bpf_prog *prog)
 		if (insn->code != (BPF_JMP | BPF_CALL) ||
 		    insn->src_reg != BPF_PSEUDO_KFUNC_CALL)
 			continue;
-		/* What a module exports to struct_ops is that module's business. */
-		if (insn->off)
+		/*
+		 * What a module exports to struct_ops is that module's business. And old
+		 * libbpf leaves a weak one that is not there as 0, in code that is not reached.
+		 */
+		if (insn->off || !insn->imm)
 			continue;
 		name = bpf_oom_type_name(bpf_oom_btf, insn->imm);
 		if (!listed(for_oom_policies_too, ARRAY_SIZE(for_oom_policies_too), name)) {

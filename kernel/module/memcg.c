@@ -61,10 +61,8 @@ static bool stat_item_valid(int item)
 	case MEMCG_PERCPU_B:
 	case MEMCG_VMALLOC:
 	case MEMCG_KMEM:
-#ifdef CONFIG_ZSWAP
 	case MEMCG_ZSWAP_B:
 	case MEMCG_ZSWAPPED:
-#endif
 		return true;
 	default:
 		return false;

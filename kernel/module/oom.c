@@ -130,7 +130,8 @@ static void note_victim(struct task_struct *task)
 
 	/* A victim that runs into an OOM itself is marked again. */
 	for (i = 0; i < nr_victims; i++)
-		if (victims[i].tgid == tgid && time_before(jiffies, victims[i].since + FREEING_TIMEOUT))
+		if (victims[i].tgid == tgid &&
+		    time_before(jiffies, victims[i].since + FREEING_TIMEOUT))
 			return;
 
 	rcu_read_lock();
@@ -188,9 +189,9 @@ static struct tracepoint *mark_victim;
 /* Can memory of the task be memory that there is too little of? */
 static bool node_eligible(struct task_struct *task, struct oom_control *oc)
 {
-	bool eligible = true;
-#if defined(CONFIG_NUMA) && defined(CONFIG_CPUSETS)
+#ifdef CONFIG_NUMA
 	struct task_struct *thread;
+	bool eligible = false;
 
 	if (oc->memcg)
 		return true;
@@ -199,14 +200,22 @@ static bool node_eligible(struct task_struct *task, struct oom_control *oc)
 	for_each_thread(task, thread) {
 		if (oc->nodemask)
 			eligible = (u8)BPF_OOM_CALL2(mempolicy_in_oom_domain, thread, oc->nodemask);
+#ifdef CONFIG_CPUSETS
 		else
-			eligible = (int)BPF_OOM_CALL2(cpuset_mems_allowed_intersects, current, thread);
+			eligible = (int)BPF_OOM_CALL2(cpuset_mems_allowed_intersects, current,
+						      thread);
+#else
+		else
+			eligible = true;
+#endif
 		if (eligible)
 			break;
 	}
 	rcu_read_unlock();
-#endif
 	return eligible;
+#else
+	return true;
+#endif
 }
 
 static bool task_in_scope(struct task_struct *task, struct oom_control *oc)
@@ -447,6 +456,9 @@ noinline bool bpf_handle_oom(struct oom_control *oc)
 	if (!list_empty_careful(&bpf_oom_chain) && !handled)
 		handled = (oc->order != -1 && has_room(oc)) || ask_policies(oc);
 
+	/* A policy may have killed and passed on. As a sysrq the kernel would kill another. */
+	if (!handled && declared && !oc->memcg)
+		handled = wait_for_victim(oc);
 	if (!handled) {
 		bpf_oom_now.passed_constraint = oc->constraint;
 		bpf_oom_now.passed_on = current;
@@ -562,11 +574,10 @@ struct declaration {
 static void declare(struct work_struct *work)
 {
 	struct declaration *declaration = container_of(work, struct declaration, work);
-	/* As sysrq, or the kernel would panic if there is nobody to kill: no allocation failed. */
 	struct oom_control oc = {
 		.memcg = declaration->memcg,
 		.gfp_mask = GFP_KERNEL,
-		.order = READ_ONCE(*bpf_oom_syms.sysctl_panic_on_oom) == 2 ? declaration->order : -1,
+		.order = -1,
 	};
 	bool progress;
 
@@ -577,6 +588,12 @@ static void declare(struct work_struct *work)
 		return;
 	}
 
+	/*
+	 * As sysrq, or the kernel would panic if there is nobody to kill: no allocation failed.
+	 * Not where it shall panic whatever the OOM is.
+	 */
+	if (*bpf_oom_syms.sysctl_panic_on_oom == 2)
+		*(int *)&oc.order = declaration->order;
 	bpf_oom_now.constraint = declaration->text;
 	bpf_oom_now.declared = &oc;
 	bpf_oom_now.order = declaration->order;
@@ -625,6 +642,8 @@ static int last_notifier(struct notifier_block *block, unsigned long action, voi
 {
 	unsigned long *freed = data;
 
+	/* A new OOM of the system: what became of an earlier one is over. */
+	bpf_oom_now.passed_on = NULL;
 	if (*freed && bpf_oom_now.declared)
 		bpf_oom_now.notified = true;
 	return NOTIFY_OK;

@@ -23,6 +23,7 @@
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/sched/task.h>
+#include <linux/security.h>
 #include <linux/sysctl.h>
 #include <linux/tracepoint.h>
 #include <linux/uaccess.h>
@@ -82,6 +83,8 @@ struct bpf_psi {
 
 	/* Reads the ring from here on, but only after init() */
 	u64 next;
+	/* What was made up to then has been told of, or was there before init() */
+	u64 told_serial;
 	struct work_struct ring_work;
 	bool ready;
 
@@ -252,10 +255,12 @@ static struct {
 } ring[RING_SIZE];
 /* So many were written; the last RING_SIZE are there. */
 static u64 ring_head;
+/* Of the cgroup that was made last; the serial numbers of all rise. */
+static u64 ring_serial;
 static DEFINE_RAW_SPINLOCK(ring_lock);
 
-/* Has to be long enough after what is told to find a cgroup that was made. */
-static u64 ring_settled_head(void)
+/* How far the ring is written, and up to which cgroup, all of which can be found by their ids. */
+static u64 ring_settled_head(u64 *serial)
 {
 	u64 head;
 
@@ -263,9 +268,26 @@ static u64 ring_settled_head(void)
 	mutex_lock(bpf_oom_syms.cgroup_mutex);
 	raw_spin_lock_irq(&ring_lock);
 	head = ring_head;
+	*serial = ring_serial;
 	raw_spin_unlock_irq(&ring_lock);
 	mutex_unlock(bpf_oom_syms.cgroup_mutex);
 	return head;
+}
+
+/* Those that were made before anybody looked. */
+static void ring_find_serial(void)
+{
+	struct cgroup_subsys_state *css = NULL, *root = &cgrp_dfl_root.cgrp.self;
+
+	mutex_lock(bpf_oom_syms.cgroup_mutex);
+	rcu_read_lock();
+	while ((css = css_next_descendant_pre(css, root))) {
+		raw_spin_lock_irq(&ring_lock);
+		ring_serial = max(ring_serial, css->serial_nr);
+		raw_spin_unlock_irq(&ring_lock);
+	}
+	rcu_read_unlock();
+	mutex_unlock(bpf_oom_syms.cgroup_mutex);
 }
 
 static void ring_kick(struct work_struct *work)
@@ -285,16 +307,23 @@ static DECLARE_WORK(kick_work, ring_kick);
 static void ring_write(struct cgroup *cgrp, bool gone)
 {
 	unsigned long flags;
+	bool wanted;
 
-	if (cgrp->root != &cgrp_dfl_root || !atomic_read(&nr_bpf_psi))
+	if (cgrp->root != &cgrp_dfl_root)
 		return;
 
 	raw_spin_lock_irqsave(&ring_lock, flags);
-	ring[ring_head % RING_SIZE].cgroup_id = cgroup_id(cgrp);
-	ring[ring_head % RING_SIZE].gone = gone;
-	ring_head++;
+	if (!gone)
+		ring_serial = max(ring_serial, cgrp->self.serial_nr);
+	wanted = atomic_read(&nr_bpf_psi);
+	if (wanted) {
+		ring[ring_head % RING_SIZE].cgroup_id = cgroup_id(cgrp);
+		ring[ring_head % RING_SIZE].gone = gone;
+		ring_head++;
+	}
 	raw_spin_unlock_irqrestore(&ring_lock, flags);
-	queue_work(bpf_psi_wq, &kick_work);
+	if (wanted)
+		queue_work(bpf_psi_wq, &kick_work);
 }
 
 static void cgroup_made(void *data, struct cgroup *cgrp, const char *path)
@@ -330,7 +359,7 @@ static void set_caller(struct bpf_psi *psi, struct task_struct *caller)
 static void tell_online(struct bpf_psi *psi, u64 id)
 {
 	struct cgroup *cgrp;
-	bool online;
+	bool online, told;
 
 	if (!psi->ops->handle_cgroup_online)
 		return;
@@ -338,8 +367,9 @@ static void tell_online(struct bpf_psi *psi, u64 id)
 	if (IS_ERR(cgrp))
 		return;
 	online = cgroup_online(cgrp);
+	told = cgrp->self.serial_nr <= psi->told_serial;
 	cgroup_put(cgrp);
-	if (!online)
+	if (!online || told)
 		return;
 
 	set_caller(psi, current);
@@ -388,10 +418,10 @@ static u64 id_of_gone(struct bpf_psi *psi)
 }
 
 /*
- * So much has happened that some was overwritten: look at what there is. Who is told of a
- * cgroup for a second time gets -EEXIST for its triggers.
+ * So much has happened that some was overwritten: look at what there is, up to the cgroup from
+ * which on the ring tells.
  */
-static void look_at_all(struct bpf_psi *psi)
+static void look_at_all(struct bpf_psi *psi, u64 serial)
 {
 	struct cgroup_subsys_state *css = NULL, *root = &cgrp_dfl_root.cgrp.self;
 	struct cgroup *cgrp = NULL, *next;
@@ -411,22 +441,23 @@ static void look_at_all(struct bpf_psi *psi)
 		if (cgrp)
 			cgroup_put(cgrp);
 		cgrp = next;
-		if (cgrp && css != root)
+		if (cgrp && css != root && css->serial_nr <= serial)
 			tell_online(psi, cgroup_id(cgrp));
 	} while (cgrp);
+	psi->told_serial = serial;
 }
 
 static void ring_work(struct work_struct *work)
 {
 	struct bpf_psi *psi = container_of(work, struct bpf_psi, ring_work);
-	u64 head = ring_settled_head();
+	u64 serial, id;
+	u64 head = ring_settled_head(&serial);
 	bool gone;
-	u64 id;
 
 	while (psi->next != head) {
 		if (!ring_read(psi->next, &id, &gone)) {
-			psi->next = ring_settled_head();
-			look_at_all(psi);
+			psi->next = ring_settled_head(&serial);
+			look_at_all(psi, serial);
 			break;
 		}
 		psi->next++;
@@ -619,9 +650,12 @@ __bpf_kfunc int bpf_out_of_memory(struct mem_cgroup *memcg__nullable, int order,
 	 * program and writable memory from another. So it may be anything, and is copied.
 	 */
 	char text[64] = "";
-	int i;
+	int i = 0;
 
-	for (i = 0; i < sizeof(text) - 1; i++) {
+	/* Anything may be read by it, so not where programs must not read everything. */
+	if (security_locked_down(LOCKDOWN_BPF_READ_KERNEL))
+		constraint_text__ign = NULL;
+	for (; constraint_text__ign && i < sizeof(text) - 1; i++) {
 		if (get_kernel_nofault(text[i], constraint_text__ign + i)) {
 			text[i] = 0;
 			break;
@@ -726,7 +760,7 @@ static int bpf_psi_reg(void *kdata, struct bpf_link *link)
 	 * ring from here on can be found.
 	 */
 	atomic_inc(&nr_bpf_psi);
-	psi->next = ring_settled_head();
+	psi->next = ring_settled_head(&psi->told_serial);
 	ret = ops->init(psi);
 	if (ret) {
 		bpf_psi_release(psi);
@@ -851,6 +885,7 @@ int bpf_psi_init(void)
 	ret = tracepoint_probe_register(rmdir_tracepoint, cgroup_removed, NULL);
 	if (ret)
 		goto made;
+	ring_find_serial();
 	ret = register_bpf_struct_ops(&bpf_psi_struct_ops, bpf_psi_ops);
 	if (ret)
 		goto removed;

@@ -10,6 +10,7 @@
 #include "bpf_oom.h"
 
 #include <linux/kprobes.h>
+#include <linux/sched/signal.h>
 #include <linux/tracepoint.h>
 
 struct bpf_oom_syms bpf_oom_syms;
@@ -23,6 +24,7 @@ static struct {
 } finding;
 
 #define TASK_CALLBACK "int (struct task_struct *, void *)"
+#define CREATE_ARGUMENTS "struct psi_group *, char *, enum psi_res, struct file *, struct kernfs_open_file *"
 
 struct symbol {
 	const char *name;
@@ -59,12 +61,10 @@ static struct symbol symbols[] = {
 	FUNCTION(mempolicy_in_oom_domain, "bool (struct task_struct *, nodemask_t *)"),
 #endif
 #ifdef BPF_OOM_PSI_SPLIT_CREATE
-	FUNCTION(psi_trigger_create,
-		 "struct psi_trigger * (struct psi_group *, char *, enum psi_res, struct file *, struct kernfs_open_file *, bool *)"),
+	FUNCTION(psi_trigger_create, "struct psi_trigger * (" CREATE_ARGUMENTS ", bool *)"),
 	FUNCTION(psi_trigger_create_rtpoll_worker, "int (struct psi_group *)"),
 #else
-	FUNCTION(psi_trigger_create,
-		 "struct psi_trigger * (struct psi_group *, char *, enum psi_res, struct file *, struct kernfs_open_file *)"),
+	FUNCTION(psi_trigger_create, "struct psi_trigger * (" CREATE_ARGUMENTS ")"),
 #endif
 	FUNCTION(psi_trigger_destroy, "void (struct psi_trigger *)"),
 	VARIABLE(psi_system),
@@ -222,6 +222,67 @@ static int check_prototype(struct symbol *symbol, const struct btf *btf,
 	return ret;
 }
 
+/*
+ * Members that are looked at or written here. Their offsets are those of the headers, and a
+ * later build of the same release may have moved them.
+ */
+struct member {
+	const char *type;
+	const char *name;
+	u32 offset;
+	bool found;
+};
+
+#define MEMBER(type, name) { #type, #name, offsetof(struct type, name) }
+
+static struct member members[] = {
+	MEMBER(oom_control, nodemask),
+	MEMBER(oom_control, memcg),
+	MEMBER(oom_control, gfp_mask),
+	MEMBER(oom_control, order),
+	MEMBER(oom_control, totalpages),
+	MEMBER(oom_control, chosen),
+	MEMBER(oom_control, constraint),
+	MEMBER(psi_trigger, state),
+	MEMBER(psi_trigger, group),
+	MEMBER(psi_trigger, event_wait),
+	MEMBER(psi_trigger, event),
+	MEMBER(psi_trigger, win),
+	MEMBER(psi_trigger, last_event_time),
+	MEMBER(psi_trigger, pending_event),
+	MEMBER(psi_group, enabled),
+	MEMBER(psi_group, avgs_lock),
+	MEMBER(psi_group, total),
+	MEMBER(signal_struct, oom_mm),
+	MEMBER(signal_struct, oom_score_adj),
+	MEMBER(mem_cgroup, css),
+	MEMBER(mem_cgroup, memory),
+	MEMBER(mem_cgroup, memory_events),
+	MEMBER(cgroup, self),
+	MEMBER(cgroup, kn),
+	MEMBER(cgroup, root),
+	MEMBER(cgroup, psi),
+	MEMBER(cgroup_subsys_state, cgroup),
+	MEMBER(cgroup_subsys_state, ss),
+	MEMBER(cgroup_subsys_state, serial_nr),
+	MEMBER(cgroup_subsys_state, flags),
+};
+
+static void find_members(const struct btf *btf, const struct btf_type *type, const char *name)
+{
+	const struct btf_member *member = (const struct btf_member *)(type + 1);
+	int i, j;
+
+	for (i = 0; i < ARRAY_SIZE(members); i++) {
+		if (strcmp(members[i].type, name))
+			continue;
+		for (j = 0; j < BTF_INFO_VLEN(type->info); j++)
+			if (!strcmp(btf_name(btf, member[j].name_off), members[i].name) &&
+			    __btf_member_bit_offset(type, &member[j]) == members[i].offset * 8)
+				members[i].found = true;
+	}
+}
+
 static struct symbol *symbol_named(const char *name)
 {
 	int i;
@@ -250,6 +311,7 @@ static int check_kernel_btf(void)
 		switch (BTF_INFO_KIND(type->info)) {
 		case BTF_KIND_STRUCT:
 			name = btf_name(btf, type->name_off);
+			find_members(btf, type, name);
 			if (strcmp(name, "bpf_oom_ops") && strcmp(name, "bpf_psi_ops"))
 				break;
 			bpf_oom_refuse("this kernel has struct %s itself and needs no module",
@@ -272,6 +334,13 @@ static int check_kernel_btf(void)
 		if (symbols[i].prototype && !symbols[i].found) {
 			bpf_oom_refuse("the BTF of this kernel does not say what %s() is, it may have been changed by the compiler",
 				       symbols[i].name);
+			return -EOPNOTSUPP;
+		}
+	}
+	for (i = 0; i < ARRAY_SIZE(members); i++) {
+		if (!members[i].found) {
+			bpf_oom_refuse("%s is not where it was in struct %s of this kernel, the module was built for another build of it",
+				       members[i].name, members[i].type);
 			return -EOPNOTSUPP;
 		}
 	}
