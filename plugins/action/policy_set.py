@@ -24,6 +24,6 @@ class ActionModule(TransferringAction):
             request = resolver.request(policies if options["state"] == "present" else {})
         except BpfOomError as error:
             return self.failure(error)
-        request.update({key: options[key] for key in ("state", "exclusive", "foreign", "on_incapable")})
+        request.update({key: options[key] for key in ("state", "exclusive", "foreign", "on_incapable", "interface_announced")})
         arguments = {**self._task.args, "_request": json.dumps(request)}
         return self.execute("linuxmm.bpf_oom.policy_set", arguments, resolver.blobs, task_vars or {})

@@ -251,11 +251,11 @@ def _read_btf(paths: Paths, lib: Library, found: Capability) -> None:
         return
     kfuncs = sorted({name for names in KFUNCS.values() for name in names})
     wanted = [*STRUCTS.values(), *kfuncs, *_FEATURE_ENUMS.values(), _REPORTS_POLICY]
-    there = _mentioned(paths.btf, wanted)
+    there = mentioned(paths.btf, wanted)
     # What the module brings stands on the kernel's own types.
     module = os.path.exists(paths.module_btf)
     if module:
-        there |= _mentioned(paths.module_btf, wanted)
+        there |= mentioned(paths.module_btf, wanted)
 
     def types() -> Btf:
         kernel = lib.kernel_btf(paths.btf)
@@ -283,7 +283,7 @@ def _read_btf(paths: Paths, lib: Library, found: Capability) -> None:
             found.add("kernel", f"the kernel {found.kernel} has {name} but lacks {', '.join(missing)}", _CAPABLE, kind)
 
 
-def _mentioned(path: str, names: Iterable[str]) -> Set[str]:
+def mentioned(path: str, names: Iterable[str]) -> Set[str]:
     """Those names that are among the strings of a file of type information: no type has a name that is not.
 
     To look there takes a fraction of what libbpf needs to find in all types that there is none.

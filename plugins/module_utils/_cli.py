@@ -5,19 +5,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from ._capability import Problem
 from ._change import unload_all
 from ._decisions import lines
-from ._engine import Engine, complete_wish
+from ._engine import Engine, bring_back
 from ._errors import BpfOomError
 from ._install import FACT
 from ._kill_log import KillLog, forget
-from ._paths import OFF_WORD, Paths
+from ._module import Module
+from ._paths import MODULE, OFF_WORD, Paths
 from ._report import report as everything
 from ._sets import foresee
 
@@ -39,6 +40,9 @@ def parser() -> argparse.ArgumentParser:
     kill_log.add_argument("--forget", action="store_true", help="do not run, but remove what the service leaves when it stops")
     check_kernel = commands.add_parser("check-kernel", help="say whether the persisted policies will load on another kernel")
     check_kernel.add_argument("file", help="that kernel's BTF, its vmlinux, or its image where xz or gzip has compressed it")
+    module = commands.add_parser("module", help="load, unload or release from trial the kernel module for stock kernels")
+    module.add_argument("what", choices=["load", "unload", "settle", "retry"], help="settle: as a service, after so long without a crash")
+    module.add_argument("--after", type=int, default=0, help="seconds that settle waits (default: none)")
     commands.add_parser("unload", help="unload all policies at once; they come back with apply or at boot")
     commands.add_parser("verify", help=f"compare persisted with loaded: exit {OK} no drift, {DRIFT} drift, {ERROR} error")
     return top
@@ -51,6 +55,8 @@ def main(arguments: Sequence[str] | None = None, engine: Engine | None = None) -
     try:
         if options.command == "kill-log":
             return _kill_log(options.textfile, options.forget)
+        if options.command == "module" and options.what == "settle":
+            return _settle(options.after)
         engine = engine or Engine()
         if options.command == "status":
             return _status(engine, options.json)
@@ -59,6 +65,8 @@ def main(arguments: Sequence[str] | None = None, engine: Engine | None = None) -
         if options.command == "decisions":
             return _decisions(engine, options.policy, options.number, options.json)
         with engine.locked(check=options.command == "verify"):
+            if options.command == "module":
+                return _module(engine, options.what)
             return {"apply": _apply, "unload": _unload, "verify": _verify}[options.command](engine)
     except BpfOomError as error:
         print(f"bpf-oom: {error}", file=sys.stderr)
@@ -84,17 +92,49 @@ def _check_kernel(engine: Engine, path: str) -> int:
     return OK if all(policy["loads"] for policy in found.values()) else ERROR
 
 
+def _settle(after: int) -> int:
+    """Waits, unless it is ended before: a host that is shut down in order has not gone down."""
+    # What ends a service is no reason to leave the mark.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(OK))
+    try:
+        time.sleep(after)
+    finally:
+        if Module(Paths()).settle():
+            print("bpf-oom: the module is no longer on trial")
+    return OK
+
+
+def _module(engine: Engine, what: str) -> int:
+    module = Module(engine.paths)
+    if what == "unload":
+        done = "the module is unloaded" if module.unload() else "the module was not loaded"
+    elif what == "retry":
+        done = "the module may be loaded again" if module.settle() else "nothing kept the module from being loaded"
+    else:
+        done = module.load() or "there is no module to load, or it is loaded, or the kernel needs none"
+    print(f"bpf-oom: {done}")
+    return OK
+
+
+def _load_module(engine: Engine) -> bool:
+    """Before any policy. One that is refused keeps nothing else from being done."""
+    try:
+        done = Module(engine.paths).load()
+    except BpfOomError as error:
+        print(f"bpf-oom: {error}", file=sys.stderr)
+        return False
+    if done:
+        print(f"bpf-oom: {done}")
+    return True
+
+
 def _apply(engine: Engine) -> int:
+    loaded = _load_module(engine)
     survey = engine.survey()
     if any(problem.id == "off" for problem in survey.capability.problems):
         print(f"bpf-oom: nothing is loaded, the kernel command line says {OFF_WORD}")
         return OK
-    wish = complete_wish(survey, survey.stored.manifests.values(), set(), exclusive=True)
-    blocked: dict[str, Problem] = engine.blocked(survey, {name: each.kind for name, each in wish.manifests.items()}, check=False)
-    wish.load_only = True
-    # What cannot be read cannot say that it is no longer wanted.
-    wish.drop = set() if survey.stored.problem else wish.drop - set(survey.stored.broken)
-    outcome = engine.apply(survey, wish, blocked, tolerant=True)
+    outcome = bring_back(engine, survey)
     failed = {**survey.stored.broken, **outcome.failed}
     if survey.stored.problem and not failed:
         failed["the set"] = survey.stored.problem
@@ -104,7 +144,7 @@ def _apply(engine: Engine) -> int:
         print(f"bpf-oom: {name} was not loaded: {why}", file=sys.stderr)
     active = sorted(name for name, policy in outcome.policies.items() if policy["active"])
     print(f"bpf-oom: active: {', '.join(active) or 'none'}")
-    return ERROR if failed else OK
+    return ERROR if failed or not loaded else OK
 
 
 def _unload(engine: Engine) -> int:
@@ -161,6 +201,10 @@ def _status(engine: Engine, as_json: bool) -> int:
         print("users without rights may load BPF programs here: kernel.unprivileged_bpf_disabled is 0")
     for problem in report["problems"]:
         print(f"problem: {problem}")
+    running = report["module"]["running"]
+    if running:
+        trial = ", on trial" if report["module"]["trial"] else ""
+        print(f"the module {MODULE} brings the interface: version {running['version']}, build {running['build_id'][:12]}{trial}")
     for name, policy in sorted(
         report["policies"].items(), key=lambda item: (item[1]["kind"] or "", item[1]["order"] or 0, item[0])
     ):

@@ -28,7 +28,8 @@ class Reason(str):
 #: source: what was compiled; object: what it was compiled to; manifest: whether and as what a policy is persisted;
 #: parameter and mode: persisted or loaded; loaded: what the kernel runs; tags: of its programs; link: whether it is registered;
 #: pin: what is pinned beside the link; order: that of the chain; scope: cgroups that it does not watch;
-#: set: the persisted set as a whole; foreign: policies that are not ours; capability: what the host cannot do.
+#: set: the persisted set as a whole; foreign: policies that are not ours; capability: what the host cannot do;
+#: module: the kernel module that brings the interface to a stock kernel, as a file or as it runs.
 ASPECTS = (
     "source",
     "object",
@@ -44,6 +45,7 @@ ASPECTS = (
     "set",
     "foreign",
     "capability",
+    "module",
 )
 
 

@@ -187,11 +187,16 @@ class Engine:
 
     # ------------------------------------------------------------------ do it
 
-    def blocked(self, survey: Survey, kinds: Mapping[str, str], check: bool) -> dict[str, Problem]:
-        """The policies that this host cannot load now, and the first reason of each."""
+    def blocked(self, survey: Survey, kinds: Mapping[str, str], check: bool, announced: bool = False) -> dict[str, Problem]:
+        """The policies that this host cannot load now, and the first reason of each.
+
+        `announced`: in a check, the same play is about to bring the interface, as it may be about to install libbpf.
+        """
         found = {}
         for name, kind in sorted(kinds.items()):
             problems = survey.capability.blocking(kind)
+            if check and announced:
+                problems = [problem for problem in problems if problem.id != "kernel"]
             # In a check the same play may be about to install libbpf; nobody can look further without it.
             if problems and not (check and problems[0].id == "libbpf_missing"):
                 found[name] = problems[0]
@@ -282,6 +287,11 @@ class Engine:
             found += [_difference(name, each) for each in reasons if not (each.aspect == "order" and "loaded anew" in each)]
         found += [_difference(name, Reason("pin", "an interrupted change left a second pin")) for name in survey.unfinished]
         found += [_difference("", Reason("set", f"an interrupted change left {name}")) for name in survey.leftovers]
+        if os.path.isdir(self.paths.modules):
+            # A host without a module does without it, and a module's sources are compiled at each run.
+            from ._module import Module
+
+            found += [_difference("", Reason("module", sentence)) for sentence in Module(self.paths).differences()]
         for foreign in self.foreign(survey):
             sentence = f"somebody else registered this {foreign['kind']} policy, map {foreign['map_id']}"
             found.append(_difference(foreign["name"], Reason("foreign", sentence)))
@@ -345,3 +355,13 @@ def complete_wish(survey: Survey, wanted: Iterable[Manifest], absent: set[str], 
     others = {} if exclusive else {name: each for name, each in survey.stored.manifests.items() if name not in absent}
     drop = {*survey.loaded, *survey.stray} - set(managed) if exclusive else set(absent)
     return Wish({**others, **managed}, set(managed), drop)
+
+
+def bring_back(engine: Engine, survey: Survey) -> Outcome:
+    """Load what is persisted, as a boot does: one broken policy does not keep the others away."""
+    wish = complete_wish(survey, survey.stored.manifests.values(), set(), exclusive=True)
+    blocked: dict[str, Problem] = engine.blocked(survey, {name: each.kind for name, each in wish.manifests.items()}, check=False)
+    wish.load_only = True
+    # What cannot be read cannot say that it is no longer wanted.
+    wish.drop = set() if survey.stored.problem else wish.drop - set(survey.stored.broken)
+    return engine.apply(survey, wish, blocked, tolerant=True)

@@ -48,6 +48,11 @@ class Paths:
         """That of the module that brings the interface to stock kernels, while it is loaded."""
         return self.at(f"/sys/kernel/btf/{MODULE}")
 
+    @property
+    def modules(self) -> str:
+        """The modules that are installed, each below the release of its kernel."""
+        return self.at("/usr/lib/linuxmm-bpf-oom/modules")
+
     def pin(self, name: str, what: str = "link", new: bool = False) -> str:
         # bpffs reserves names with a dot.
         return os.path.join(self.pins, name, f"{what}_new" if new else what)

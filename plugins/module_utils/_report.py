@@ -15,6 +15,7 @@ from ._engine import Engine, Survey
 from ._errors import BpfOomError
 from ._loader import lacking
 from ._manifest import Manifest
+from ._module import Module
 from ._paths import UNIT, Paths
 from ._reader import matching_cgroups, unmatched
 from ._records import read_decisions
@@ -36,6 +37,8 @@ def report(engine: Engine, decisions: int = 0) -> dict[str, Any]:
     # Those of a persisted policy wait for it: its counters go on.
     gone = [name for name in survey.stray if name not in survey.stored.manifests and name not in survey.unfinished]
     problems += [f"pins of policy '{name}' are left, which is neither loaded nor persisted" for name in gone]
+    module = Module(engine.paths)
+    problems += module.differences()
     return {
         "capability": survey.capability.report(),
         "policies": describe(engine, survey, decisions),
@@ -45,6 +48,7 @@ def report(engine: Engine, decisions: int = 0) -> dict[str, Any]:
         "pressure": pressure(engine.paths),
         "booted": time.time() - time.clock_gettime(time.CLOCK_BOOTTIME),
         "problems": problems,
+        "module": module.report(),
         "boot_unit": boot_unit(engine.paths),
         "libbpf": survey.capability.libbpf,
     }

@@ -30,7 +30,8 @@ def run(request: Request, check: bool, engine: Engine | None = None) -> dict[str
             return result(remove_everything(engine, check), {})
         survey = engine.survey()
         policies: dict[str, dict[str, Any]] = request["policies"]
-        blocked = engine.blocked(survey, {name: policy["kind"] for name, policy in policies.items()}, check)
+        kinds = {name: policy["kind"] for name, policy in policies.items()}
+        blocked = engine.blocked(survey, kinds, check, bool(request.get("interface_announced")))
         capability = survey.capability.report()
         warnings = []
         if blocked:

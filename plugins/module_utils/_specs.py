@@ -15,6 +15,7 @@ SET_SPEC: Dict[str, Dict[str, Any]] = {
     "exclusive": {"type": "bool", "default": True},
     "foreign": {"type": "str", "choices": ["leave", "remove"], "default": "leave"},
     "on_incapable": _ON_INCAPABLE,
+    "interface_announced": {"type": "bool", "default": False},
     "state": _STATE,
 }
 SET_REQUIRED_IF = [("state", "present", ["policies"])]

@@ -84,6 +84,13 @@ capability:
       description: Each reason why policies cannot be loaded, as C(id), C(kind) (V(oom), V(psi) or V(any)) and C(sentence).
       type: list
       elements: dict
+module:
+  description:
+    - The kernel module that brings the interface to a stock kernel. C(installed) is the one for the running kernel and C(running)
+      what is loaded, each with C(version) and C(build_id), or none; C(releases) lists the kernels that one is installed for, and
+      C(trial) says whether it has been loaded only lately.
+  returned: success
+  type: dict
 policies:
   description: Every policy that is persisted or loaded, keyed by name.
   returned: success

@@ -46,6 +46,12 @@ options:
     type: str
     choices: [leave, remove]
     default: leave
+  interface_announced:
+    description:
+      - For check mode only, where a task before this one is about to bring the interface to a stock kernel, as
+        M(linuxmm.bpf_oom.kernel_module) does. That the kernel lacks it now is no reason to fail then.
+    type: bool
+    default: false
   state:
     description: With V(absent) everything is unloaded and nothing of ours stays in the state directories.
     type: str

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The controller's side of kernel_module: find the module for a host's kernel, or build it, and send it where it is missing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._module import inspect
+from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._kernel import built_module, proven
+from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._transfer import TransferringAction
+
+_NAME = "linuxmm.bpf_oom.kernel_module"
+
+
+class ActionModule(TransferringAction):
+    _requires_connection = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        task_vars = task_vars or {}
+        arguments: dict[str, Any] = {**self._task.args, "_step": "ensure"}
+        if arguments.get("state", "present") == "absent":
+            return dict(self._execute_module(module_name=_NAME, module_args=arguments, task_vars=task_vars))
+        # Also says, in Ansible's words, what is wrong with the arguments.
+        host = self._execute_module(module_name=_NAME, module_args={**self._task.args, "_step": "describe"}, task_vars=task_vars)
+        if host.get("failed"):
+            return dict(host)
+        if host["kernel_has_it"]:
+            return {"changed": False, "release": host["release"], "interface": "kernel", "gap_ms": None}
+        try:
+            data = built_module(str(host["release"]), self._directory(arguments.get("directory")))
+            built = inspect(data)
+        except BpfOomError as error:
+            return self.failure(error)
+        if (host["installed"], host["running"]) == (built.digest, built.build_id):
+            return {"changed": False, "release": host["release"], "interface": "module", "gap_ms": None}
+        arguments["_module"] = {**asdict(built), "signed": "yes" if built.signed else "no"}
+        arguments["_proven"] = proven()
+        if not self._task.check_mode and host["installed"] != built.digest:
+            arguments["_blobs"] = self._send([built.digest], {built.digest: data})
+        return dict(self._execute_module(module_name=_NAME, module_args=arguments, task_vars=task_vars))
+
+    def _directory(self, given: Any) -> str | None:
+        """Beside the play, as with other tasks."""
+        if not given:
+            return None
+        if not isinstance(given, str):
+            raise AnsibleActionFail("the option directory must be a path")
+        return str(self._loader.path_dwim(given))

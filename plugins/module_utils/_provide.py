@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ensure that the module for the running kernel is installed and loaded: what the Ansible module kernel_module does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ._change import unload_all
+from ._engine import Engine, bring_back
+from ._errors import BpfOomError, from_errno
+from ._module import Built, Module, inspect
+
+
+def describe(module: Module) -> dict[str, Any]:
+    """What the controller has to know to find or build the right module, and to see that nothing is to be done."""
+    release, running = module.release(), module.running()
+    try:
+        installed = module.installed(release)
+    except BpfOomError:
+        installed = None
+    return {
+        "release": release,
+        "kernel_has_it": module.kernel_has_it(),
+        "installed": installed.digest if installed else None,
+        "running": running.build_id if running else None,
+    }
+
+
+class Provision:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._module = Module(engine.paths)
+        self._release = self._module.release()
+        self.warnings: list[str] = []
+
+    # ------------------------------------------------------------------ there
+
+    def present(
+        self, sent: Mapping[str, str], blobs: Mapping[str, str], proven: Sequence[str], untried: bool, check: bool
+    ) -> dict[str, Any]:
+        wanted = Built(**{**sent, "signed": sent.get("signed") == "yes"})  # type: ignore[arg-type]
+        self._module.refuse(wanted, self._release)
+        self._refuse_untried(proven, untried)
+        running = self._module.running()
+        if running is not None and not running.ours:
+            raise BpfOomError(
+                "a kernel module of somebody else's is loaded under the name bpf_oom", "unload it, and find out whose it is"
+            )
+        try:
+            installed = self._module.installed(self._release)
+            there = installed.words() if installed else "none"
+        except BpfOomError as error:
+            installed, there = None, f"unusable: {error.cause}"
+        same_file = installed is not None and installed.digest == wanted.digest
+        same_running = running is not None and running.build_id == wanted.build_id
+        loaded = f"build {running.build_id[:12]}" if running else "none"
+        result: dict[str, Any] = {
+            "changed": not (same_file and same_running),
+            "diff": _diff(self._release, (there, loaded), (wanted.words(), f"build {wanted.build_id[:12]}")),
+            "release": self._release,
+            "interface": "module",
+            "gap_ms": None,
+        }
+        if running is not None and not same_running and running.users:
+            self.warnings.append(
+                "The module that runs is another build: to replace it, the policies are unloaded for a moment and loaded again."
+            )
+        if not result["changed"] or check:
+            return result
+        if not same_file and wanted.digest not in blobs:
+            raise BpfOomError("the module on this host changed while it was looked at", "run again")
+        with self._engine.locked(check=False):
+            data = _read(blobs[wanted.digest], wanted) if not same_file else None
+            if running is None:
+                if data is not None:
+                    self._module.install(data)
+                self._module.load()
+            elif same_running:
+                if data is not None:
+                    self._module.install(data)
+            else:
+                result["gap_ms"] = self._replace(data)
+        return result
+
+    def _refuse_untried(self, proven: Sequence[str], untried: bool) -> None:
+        build_id = self._module.kernel_build_id()
+        if untried or build_id in proven:
+            return
+        raise BpfOomError(
+            f"nobody has tried the module on this kernel, {self._release} (build {build_id[:12] or 'unknown'})",
+            "try it in a machine first (make prove KERNEL=linux-image-...), or set allow_untried: true",
+        )
+
+    def _replace(self, data: bytes | None) -> int:
+        """Milliseconds without policies. When the new one does not load, the old one comes back."""
+        old = self._old_file() if data is not None else None
+        began = time.monotonic()
+        unload_all(self._engine.paths)
+        self._module.unload()
+        try:
+            if data is not None:
+                self._module.install(data)
+            self._module.load()
+        except BpfOomError:
+            if old is not None:
+                self._module.install(old)
+                self._module.load()
+            raise
+        finally:
+            failed = bring_back(self._engine, self._engine.survey()).failed
+        gap = round(1000 * (time.monotonic() - began))
+        for name, why in sorted(failed.items()):
+            self.warnings.append(f"Policy '{name}' did not come back: {why}")
+        return gap
+
+    def _old_file(self) -> bytes | None:
+        try:
+            if self._module.installed(self._release) is None:
+                return None
+            with open(self._module.file(self._release), "rb") as file:
+                return file.read()
+        except (BpfOomError, OSError):
+            return None
+
+    # ------------------------------------------------------------------ not there
+
+    def absent(self, check: bool) -> dict[str, Any]:
+        running, releases = self._module.running(), self._module.releases()
+        ours = running is not None and running.ours
+        there = f"for {', '.join(releases)}" if releases else "none"
+        left = bool(releases) or self._module.trial() is not None
+        result = {
+            "changed": ours or left,
+            "diff": _diff("modules", (there, f"build {running.build_id[:12]}" if ours and running else "none"), ("none", "none")),
+            "release": self._release,
+        }
+        if running is not None and ours and running.users:
+            raise BpfOomError(
+                "policies that stand on the module are loaded",
+                "remove them first, with bpf_oom_state: absent of the role linuxmm.bpf_oom.policies or with `bpf-oom unload`",
+            )
+        if result["changed"] and not check:
+            if ours:
+                self._module.unload()
+            self._module.remove_all()
+        return result
+
+
+def _read(path: str, wanted: Built) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise from_errno(f"{path} cannot be read", error.errno or 0) from None
+    if inspect(data).digest != wanted.digest:
+        raise BpfOomError("the module arrived damaged", "run again")
+    return data
+
+
+def _diff(of: str, before: tuple[str, str], after: tuple[str, str]) -> dict[str, str]:
+    def show(state: tuple[str, str]) -> str:
+        return f"{of}:\n  installed: {state[0]}\n  loaded: {state[1]}\n"
+
+    return {"before": show(before), "after": show(after)}

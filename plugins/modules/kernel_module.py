@@ -1,0 +1,119 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The kernel module that brings the interface to a stock kernel."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: kernel_module
+short_description: Ensure that a stock kernel has the interface for OOM and PSI policies, by a module
+version_added: 0.2.0
+description:
+  - Installs the kernel module C(bpf_oom) for the kernel that runs, and loads it. It is built once for each kernel, on the
+    controller, and sent to the hosts that lack it. A kernel that has the interface itself is left alone.
+  - What the host or its kernel would refuse is refused in words before anything is touched. What the module itself refuses is
+    repeated from the kernel log.
+  - When another build of the module runs, the policies that stand on it are unloaded, the module is replaced and the policies are
+    loaded again; the result says for how long none acted. When the new one does not load, the old one comes back.
+extends_documentation_fragment:
+  - linuxmm.bpf_oom.attributes
+  - linuxmm.bpf_oom.attributes.action
+options:
+  state:
+    description:
+      - Whether the module shall be installed and loaded. With V(absent) it is unloaded, and the modules of all kernels are
+        removed; refused while policies that stand on it are loaded.
+    type: str
+    choices: [present, absent]
+    default: present
+  directory:
+    description:
+      - A directory on the controller with modules that were built before, each as C(RELEASE/bpf_oom.ko), such as signed ones.
+        A release that is not there is an error then.
+      - Without it, modules are built on the controller with C(kernel/module/build) of this collection, which works on Debian, as
+        root, for Debian's kernels. It keeps them below C(BPF_OOM_CACHE), by default C(~/.cache/linuxmm-bpf-oom).
+    type: path
+  allow_untried:
+    description:
+      - Whether to load the module into a kernel on which it was never tried in a virtual machine, as C(kernel/module/proven.json)
+        of this collection lists them by build id.
+    type: bool
+    default: false
+seealso:
+  - module: linuxmm.bpf_oom.policy_set
+  - module: linuxmm.bpf_oom.policy_info
+author:
+  - The linuxmm.bpf_oom authors (@linuxmm)
+"""
+
+EXAMPLES = r"""
+- name: Make a stock kernel capable
+  linuxmm.bpf_oom.kernel_module:
+
+- name: Use modules that were built and signed elsewhere
+  linuxmm.bpf_oom.kernel_module:
+    directory: /srv/bpf_oom/signed
+"""
+
+RETURN = r"""
+release:
+  description: The release of the kernel that runs.
+  returned: success
+  type: str
+interface:
+  description: Who has the interface now, V(kernel) when it is built in and nothing was done, else V(module).
+  returned: with O(state=present)
+  type: str
+gap_ms:
+  description: For how many milliseconds no policy acted, when the module was replaced; else none.
+  returned: with O(state=present)
+  type: int
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import Engine
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._module import Module
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._provide import Provision, describe
+
+
+def main() -> None:
+    # What begins with _ comes from the action plugin.
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "directory": {"type": "path"},
+            "allow_untried": {"type": "bool", "default": False},
+            "_step": {"type": "str", "choices": ["describe", "ensure"]},
+            "_module": {"type": "dict"},
+            "_proven": {"type": "list", "elements": "str"},
+            "_blobs": {"type": "dict"},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    if given["_step"] is None:
+        module.fail_json(msg="kernel_module needs its action plugin; call it as linuxmm.bpf_oom.kernel_module from a play.")
+    try:
+        engine = Engine()
+        if given["_step"] == "describe":
+            module.exit_json(changed=False, **describe(Module(engine.paths)))
+        provision = Provision(engine)
+        if given["state"] == "absent":
+            result = provision.absent(module.check_mode)
+        else:
+            result = provision.present(
+                given["_module"], given["_blobs"] or {}, given["_proven"] or [], given["allow_untried"], module.check_mode
+            )
+    except BpfOomError as error:
+        module.fail_json(msg=str(error), details=error.details)
+    for warning in provision.warnings:
+        module.warn(warning)
+    if not module._diff:
+        result.pop("diff", None)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
