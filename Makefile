@@ -5,11 +5,11 @@ ENV := tests/tools/env
 TIERS := $(ENV) tests/tools/tiers
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernel kernel-debug kernel-deb image demo lint unit test-kernel test-kernel-debug test-kernel-faults \
+.PHONY: help setup kernel kernel-debug kernel-deb module image demo lint unit test-kernel test-kernel-patched prove test-kernel-debug test-kernel-faults \
 	molecule molecule-operations molecule-drift molecule-faults molecule-rollout molecule-mixed test-crash test-report test-pull test test-long bench-kernel bench-fleet clean
 
 # What kernel/build reads may be given to make, too: make kernel SERIES=7.3
-export SERIES LINUX_SRC FLAVOUR CONFIG
+export SERIES LINUX_SRC FLAVOUR CONFIG KERNEL
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -26,6 +26,9 @@ kernel-debug: ## the same with KASAN, lockdep and the kernel's other checks
 kernel-deb: ## Debian packages of it; CONFIG=/boot/config-... for a real machine
 	@$(ENV) kernel/build --deb
 
+module: ## the module for RELEASE=6.12.117+deb13-amd64, one of Debian's kernels; prints where it is
+	@$(ENV) kernel/module/build --release '$(RELEASE)'
+
 image: ## the Debian 13 machine image; prints where it is
 	@$(ENV) python molecule/shared/machine.py image
 
@@ -38,8 +41,14 @@ lint: ## every static check; the first run builds the kernel, for its checkpatch
 unit: ## ansible-test units
 	@$(TIERS) unit
 
-test-kernel: ## policies and interface in a machine without a distribution
+test-kernel: ## policies and interface in a machine without a distribution, on Debian's kernel with the module
 	@$(TIERS) kernel
+
+test-kernel-patched: ## the same on the patched 6.12
+	@$(TIERS) kernel-6.12
+
+prove: ## the same on KERNEL=linux-image-..., one of Debian's; where all passes the module may be loaded into it
+	@$(TIERS) kernel-given
 
 test-kernel-debug: ## the same in the debug kernel, with a storm of 10,000 OOMs
 	@$(TIERS) kernel-debug
@@ -84,8 +93,8 @@ test: ## lint, unit, test-kernel and molecule, and a count; more of the kernel w
 	@$(TIERS) lint unit kernel molecule --when-changed
 
 test-long: ## everything: both series, step by step, plain, debug, faults put back, long storms
-	@$(TIERS) lint unit report pull crash kernel molecule molecule-operations molecule-drift molecule-faults molecule-rollout molecule-mixed kernel-7.3 kernel-plain \
-		molecule-plain kernel-debug kernel-storm kernel-trees kernel-faults kernel-faults-7.3 series
+	@$(TIERS) lint unit report pull crash kernel molecule molecule-patched molecule-operations molecule-drift molecule-faults molecule-rollout molecule-mixed \
+		kernel-6.12 kernel-backports kernel-amd64 kernel-rt kernel-7.3 kernel-plain molecule-plain kernel-debug kernel-storm kernel-trees kernel-faults kernel-faults-7.3 series
 
 clean: ## remove the cache: everything built and downloaded
 	rm -rf -- "$${BPF_OOM_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/linuxmm-bpf-oom}"

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import concurrent.futures
+import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +26,8 @@ def initramfs(artifact: Path, workplace: Path) -> Path:
     return kernel_tier.build_initramfs(artifact, workplace)
 
 
+#: What the machines of this run said.
+BOOTED: list[kernel_tier.Boot] = []
 #: Machines wait a lot, for windows of pressure and for the kernel's limit on OOM reports.
 SIDE_BY_SIDE = 2
 
@@ -46,6 +50,16 @@ def boot(
 
         yield boot_once
         pool.shutdown(cancel_futures=True)
+        BOOTED.extend(each.result() for each in booted.values() if each.done() and not each.cancelled())
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Where everything passed on a stock kernel, notes which one that was, for whoever keeps the list of them."""
+    path = os.environ.get("BPF_OOM_PROVEN")
+    if path and exitstatus == 0 and BOOTED and kernel_tier.is_stock():
+        build_ids = {booted.build_id() for booted in BOOTED}
+        release = (kernel_tier.kernel() / "release").read_text().strip()
+        Path(path).write_text(json.dumps({"release": release, "build_id": build_ids.pop() if len(build_ids) == 1 else ""}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -30,7 +30,7 @@ CLANGS = ("clang-19", "clang-16", "clang")
 #: A machine that says nothing for so long hangs; a scenario that sees no progress ends sooner.
 SILENT_SECONDS = 180
 #: The boots of the tests, with their memory in MiB. A global OOM comes sooner in a small machine.
-BOOTS = {"common": 512, "global": 256, "panic": 256, "balloon": 256, "policies": 512, "trees": 512, "storm": 384}
+BOOTS = {"common": 512, "global": 256, "panic": 256, "balloon": 256, "policies": 512, "trees": 512, "storm": 384, "module": 512}
 #: What the host takes from the machine of that boot, and gives back in an OOM.
 BALLOON_MIB = 64
 #: Random trees of a run; more with BPF_OOM_TREES.
@@ -68,6 +68,11 @@ class Boot:
     why_ended: str
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
+    def build_id(self) -> str:
+        """Of the kernel that was booted, '' when the machine did not get so far."""
+        found = re.search(r"^kernel-tier: build id ([0-9a-f]+)$", self.log, re.MULTILINE)
+        return found[1] if found else ""
+
     def log_of(self, scenario: str) -> str:
         """The kernel log from the begin of a scenario to its end, or to that of the machine."""
         _, begin, rest = self.log.partition(f"kernel-tier: begin {scenario}\n")
@@ -82,6 +87,12 @@ def run(*command: str | Path) -> str:
     return result.stdout
 
 
+def is_stock() -> bool:
+    """Whether it is one of Debian's own kernels, with the module."""
+    series = os.environ.get("SERIES", "")
+    return series.startswith("stock-") or bool(os.environ.get("KERNEL") and not series)
+
+
 def kernel() -> Path:
     """The directory with the kernel and what belongs to it; built now unless it is cached.
 
@@ -89,8 +100,7 @@ def kernel() -> Path:
     """
     if given := os.environ.get("BPF_OOM_KERNEL"):
         return Path(given)
-    stock = os.environ.get("SERIES", "").startswith("stock-") or os.environ.get("KERNEL")
-    result = subprocess.run([ROOT / "kernel" / ("stock" if stock else "build")], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=True)
+    result = subprocess.run([ROOT / "kernel" / ("stock" if is_stock() else "build")], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=True)
     return Path(result.stdout.strip())
 
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import kernel_tier
 import pytest
 from kernel_tier import EMULATORS_INT3, Boot, emulator_failed, scenarios
 from splats import splats
@@ -68,6 +69,7 @@ SCENARIOS = {
         "declaring_without_waiting",
         "psi_restarted_service",
         "psi_online_during_init",
+        "psi_many_during_init",
         "psi_same_trigger_twice",
         "psi_trigger_cap",
         "psi_averages",
@@ -104,6 +106,17 @@ SCENARIOS = {
     ],
     "trees": ["random_trees"],
     "storm": ["replacing_leaves_no_gap", "replacing_witness_sees_gap", "storm"],
+    "module": [
+        "module_is_loaded_once",
+        "module_stays_under_a_policy",
+        "module_beside_tracers",
+        "module_beside_probes",
+        "module_and_another_hook",
+        "module_needs_ftrace",
+        "module_and_cpu_hotplug",
+        "module_reload_storm",
+        "module_kills_after_the_storm",
+    ],
 }
 
 #: What needs more than the plain first version of the interface, on a kernel of FLAVOUR=plain.
@@ -115,6 +128,7 @@ BEYOND_PLAIN = {
     "pressure_oom_follows_restart",
     "psi_averages",
     "psi_averages_forget_the_past",
+    "psi_many_during_init",
     "psi_online_during_init",
     "psi_restarted_service",
     "psi_same_trigger_twice",
@@ -123,6 +137,9 @@ BEYOND_PLAIN = {
     "unwatched_is_not_called_watched",
 }
 ALL = {scenario: name for name, names in SCENARIOS.items() for scenario in names}
+if not kernel_tier.is_stock():
+    # A kernel with the interface built in has no module for it.
+    del SCENARIOS["module"]
 if os.environ.get("FLAVOUR") == "plain":
     SCENARIOS = {name: [each for each in names if each not in BEYOND_PLAIN] for name, names in SCENARIOS.items()}
 

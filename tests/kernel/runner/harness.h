@@ -40,6 +40,7 @@ extern const struct scenario global_scenarios[];
 extern const struct scenario policy_scenarios[];
 extern const struct scenario tree_scenarios[];
 extern const struct scenario storm_scenarios[];
+extern const struct scenario module_scenarios[];
 extern const struct scenario bench_scenarios[];
 
 /* Checks: `what` reads as a statement, expected and actual go into the report. */

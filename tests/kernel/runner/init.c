@@ -19,7 +19,8 @@
 
 static const struct scenario * const all[] = {
 	oom_scenarios, chain_scenarios, rule_scenarios, fault_scenarios, psi_scenarios,
-	global_scenarios, policy_scenarios, tree_scenarios, storm_scenarios, bench_scenarios,
+	global_scenarios, policy_scenarios, tree_scenarios, storm_scenarios, module_scenarios,
+	bench_scenarios,
 };
 
 static void put(const char *path, const char *value)
@@ -51,6 +52,32 @@ static void load_modules(void)
 	fclose(order);
 }
 
+/* The same release may have been built twice. */
+static void say_build_id(void)
+{
+	struct {
+		unsigned int name_size, size, type;
+		char name[4];
+	} note;
+	FILE *notes = fopen("/sys/kernel/notes", "re");
+	unsigned int i;
+	int byte;
+
+	while (notes && fread(&note, sizeof(note), 1, notes) == 1) {
+		if (note.type != 3 || memcmp(note.name, "GNU", 4)) {	/* NT_GNU_BUILD_ID */
+			fseek(notes, ((note.name_size + 3) & ~3U) - 4 + ((note.size + 3) & ~3U), SEEK_CUR);
+			continue;
+		}
+		printf("kernel-tier: build id ");
+		for (i = 0; i < note.size && (byte = fgetc(notes)) != EOF; i++)
+			printf("%02x", byte);
+		printf("\n");
+		break;
+	}
+	if (notes)
+		fclose(notes);
+}
+
 static void prepare(void)
 {
 	static const struct {
@@ -67,6 +94,7 @@ static void prepare(void)
 		if (mount(mounts[i].type, mounts[i].at, mounts[i].type, 0, NULL))
 			printf("kernel-tier: cannot mount %s\n", mounts[i].at);
 	}
+	say_build_id();
 	load_modules();
 	put("/proc/sys/kernel/printk_devkmsg", "on\n");
 	put("/proc/sys/kernel/hung_task_timeout_secs", "30");

@@ -495,6 +495,44 @@ static void psi_online_during_init(void)
 	check_int("errors", 0, (int32_t)policy_u32(&policy, "last_error"));
 }
 
+/*
+ * More than the module remembers, and all at once: it looks at all cgroups then, tells of each
+ * once, and of none that was there before.
+ */
+#define MANY	1500
+
+static void psi_many_during_init(void)
+{
+	struct policy policy;
+	char name[32];
+	pid_t maker;
+	int i, status;
+
+	cg_make("t/before", false);
+	cg_make("t/elsewhere", false);
+	policy = psi_online("t/elsewhere");	/* told of all, watches none */
+	policy_set_u32(&policy, "init_ms", 6000);
+	policy_load(&policy);
+	maker = fork();
+	if (!maker) {
+		pause_ms(200);
+		for (i = 0; i < MANY; i++) {
+			snprintf(name, sizeof(name), "t/many%d", i);
+			cg_make(name, false);
+		}
+		_exit(0);
+	}
+	policy_attach(&policy);
+	require(waitpid(maker, &status, 0) == maker && !status, "cgroups are made", "they are not");
+	check(wait_for(policy_u32(&policy, "nr_told") == MANY), "each is told of", "1500", "%u",
+	      policy_u32(&policy, "nr_told"));
+	pause_ms(200);
+	check_int("and none twice, nor one from before", MANY, policy_u32(&policy, "nr_told"));
+	cg_make("t/after", false);
+	check(wait_for(policy_u32(&policy, "nr_told") == MANY + 1), "who comes after is told of", "one more",
+	      "%u", policy_u32(&policy, "nr_told"));
+}
+
 /* A trigger that is there already is not made twice. */
 static void psi_same_trigger_twice(void)
 {
@@ -669,6 +707,7 @@ const struct scenario psi_scenarios[] = {
 	{ "declaring_without_waiting", "common", declaring_without_waiting },
 	{ "psi_restarted_service", "common", psi_restarted_service },
 	{ "psi_online_during_init", "common", psi_online_during_init },
+	{ "psi_many_during_init", "common", psi_many_during_init },
 	{ "psi_same_trigger_twice", "common", psi_same_trigger_twice },
 	{ "psi_trigger_cap", "common", psi_trigger_cap },
 	{ "psi_averages", "common", psi_averages },
