@@ -49,7 +49,7 @@ def judge(report: dict[str, Any], expected: Expectation) -> list[Proof]:
         proofs += [
             Proof(f"{name}: wait status is SIGKILL", death.get("exit") == -9, f"exit {death.get('exit')}"),
             Proof(
-                f"{name}: bcc saw oom:mark_victim for it, once, in its cgroup",
+                f"{name}: the witness saw oom:mark_victim for it, once, in its cgroup",
                 witnessed.count((process["pid"], process["cgroup_id"])) == 1,
                 f"pid {process['pid']}, witnessed {witnessed}",
             ),

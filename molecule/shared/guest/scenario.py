@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run out of memory on purpose in scratch cgroups, and report who died: facts only, the judgement is made elsewhere.
 
-    scenario.py prepare     start the witness of kills; it needs a while until it watches, the scenarios wait for it
+    scenario.py prepare     start the witness of kills, witness.o beside this file
     scenario.py oom         four processes, together too large for their parent's memory.max
     scenario.py pressure    one process far above its memory.high, under the slice that the pressure policy watches
     scenario.py clean       end what an interrupted run has left
@@ -32,8 +32,8 @@ ROOT = pathlib.Path("/sys/fs/cgroup")
 OOM_TREE = ROOT / "bpf-oom-scenario"
 PRESSURE_SLICE = ROOT / "demo.slice"
 PRESSURE_TREE = PRESSURE_SLICE / "demo.service"
-WITNESS = pathlib.Path("/run/bpf-oom-witness")
-WITNESS_UNIT = "bpf-oom-witness.service"
+WITNESS = pathlib.Path("/sys/fs/bpf/bpf-oom-witness")
+WITNESS_MAPS = pathlib.Path("/sys/fs/bpf/bpf-oom-witness-maps")
 MIB = 1 << 20
 LIMIT = 180.0  # seconds for any one condition; emulated machines are slow
 # Stall time after which we believe that nobody will declare an OOM: fifty times the threshold of the demo's policy.
@@ -150,47 +150,50 @@ class Log:
 
 
 def kills(lines: list[str]) -> list[dict[str, Any]]:
-    """What the kernel log says of each kill; header and constraint are those last read before it."""
+    """What the kernel log says of each kill; policy and constraint are those last read before it.
+
+    In the kernel's own report, or, on a stock kernel, in the line of the module: before the report when a policy has chosen, and
+    after it when the kernel has.
+    """
     found: list[dict[str, Any]] = []
     policy = constraint = None
+    by_module = False
     for line in lines:
         if match := re.search(r"invoked oom-killer: .*?(?:oom_policy=(\S+))?$", line):
-            policy, constraint = match[1] or "", None
+            if not by_module:
+                policy, constraint = match[1] or "", None
+        elif match := re.match(r"bpf_oom: oom_policy=(\S+) constraint=(\S+)$", line):
+            policy, constraint = match[1], match[2]
+            by_module = True
         elif match := re.search(r"oom-kill:constraint=([^,]*),", line):
-            constraint = match[1]
+            constraint = constraint if by_module else match[1]
         elif match := re.search(r"(.*): Killed process (\d+) \((.*?)\)", line):
             found.append(
                 {"policy": policy, "constraint": constraint, "message": match[1], "pid": int(match[2]), "comm": match[3]}
             )
+            by_module = False
     return found
 
 
 def start_witness() -> None:
-    active = subprocess.run(["systemctl", "is-active", "--quiet", WITNESS_UNIT], check=False).returncode == 0
-    if not active:
-        script = pathlib.Path(__file__).resolve().with_name("witness.py")
-        start = ["systemd-run", "--quiet", "--collect", f"--unit={WITNESS_UNIT}", f"--property=RuntimeDirectory={WITNESS.name}"]
-        subprocess.run([*start, "--property=OOMScoreAdjust=-1000", sys.executable, str(script), str(WITNESS)], check=True)
-
-
-def seen_until(moment: int) -> None:
-    """Wait until the witness has reported everything that happened before MOMENT."""
-
-    def watched() -> bool:
-        if subprocess.run(["systemctl", "is-active", "--quiet", WITNESS_UNIT], check=False).returncode:
-            raise SystemExit(f"scenario: the witness ended, see: journalctl --unit {WITNESS_UNIT}")
-        try:
-            return int((WITNESS / "seen").read_text()) >= moment
-        except FileNotFoundError:
-            return False
-
-    wait_for(watched, "the witness of kills")
+    """Once a boot, and once a mount of bpffs: what is pinned there watches."""
+    if WITNESS.exists():
+        return
+    program = pathlib.Path(__file__).resolve().with_name("witness.o")
+    WITNESS_MAPS.mkdir(exist_ok=True)
+    command = ["bpftool", "prog", "load", str(program), str(WITNESS), "pinmaps", str(WITNESS_MAPS), "autoattach"]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=False)
+    if loaded.returncode or not WITNESS.exists():
+        raise SystemExit(f"scenario: the witness of kills does not watch: {loaded.stderr.strip()}")
 
 
 def witnessed(since: int) -> list[dict[str, Any]]:
-    seen_until(time.monotonic_ns())
-    records = [json.loads(line) for line in (WITNESS / "victims").read_text().splitlines()]
-    return [record for record in records if record["ns"] >= since]
+    """A victim is marked before it is told to die, so who is dead is there."""
+    dump = subprocess.run(
+        ["bpftool", "--json", "map", "dump", "pinned", str(WITNESS_MAPS / "victims")], capture_output=True, text=True, check=True
+    )
+    records = [entry["formatted"]["value"] for entry in json.loads(dump.stdout)]
+    return sorted((record for record in records if record["ns"] >= since), key=lambda record: int(record["ns"]))
 
 
 def empty(tree: pathlib.Path) -> bool:
@@ -276,7 +279,6 @@ def pressure() -> dict[str, Any]:
 
 def run(name: str) -> dict[str, Any]:
     start_witness()
-    seen_until(time.monotonic_ns())
     clean()
     log = Log()
     began = time.monotonic_ns()

@@ -44,8 +44,12 @@ def test_nothing_has_drifted(host: Host) -> None:
 def test_what_the_kernel_lacks_is_told(host: Host, status: Status) -> None:
     """FLAVOUR=plain boots a kernel with the plain first version of the interface: all works, with less."""
     fleet = os.environ.get("FLAVOUR") != "plain"
+    stock = os.environ.get("BPF_OOM_MACHINE_KERNEL", "debian") == "debian"
     report = status(host)
-    assert report["capability"]["features"] == {"cgroup_online": fleet, "averages": fleet, "bypass": fleet}
+    features = {"cgroup_online": fleet, "averages": fleet, "bypass": fleet, "own_report": not stock}
+    assert report["capability"]["features"] == features
+    assert report["capability"]["interface"] == ("module" if stock else "kernel")
+    assert (report["module"]["running"] is not None) == stock
     assert report["policies"][POLICY]["degraded"] == []
     told = report["policies"][PRESSURE_POLICY]["degraded"]
     assert told == [] if fleet else "does not tell about new cgroups" in " ".join(told)
