@@ -6,7 +6,7 @@ TIERS := $(ENV) tests/tools/tiers
 
 .DEFAULT_GOAL := help
 .PHONY: help setup kernel kernel-debug kernel-deb module image demo lint unit test-kernel test-kernel-patched prove test-kernel-debug test-kernel-faults \
-	molecule molecule-operations molecule-drift molecule-faults molecule-rollout molecule-mixed test-crash test-report test-pull test test-long bench-kernel bench-fleet clean
+	molecule molecule-kernel molecule-operations molecule-drift molecule-faults molecule-rollout molecule-mixed test-crash test-report test-pull test test-long bench-kernel bench-fleet clean
 
 # What kernel/build reads may be given to make, too: make kernel SERIES=7.3
 export SERIES LINUX_SRC FLAVOUR CONFIG KERNEL
@@ -65,6 +65,9 @@ bench-kernel: ## what the interface costs, in one machine and one run
 molecule: ## the collection on a Debian 13 machine
 	@$(TIERS) molecule
 
+molecule-kernel: ## a stock kernel becomes capable; builds that replace one another, crashes, signatures
+	@$(TIERS) molecule-kernel
+
 molecule-operations: ## drills and the kill log on a Debian 13 machine
 	@$(TIERS) molecule-operations
 
@@ -93,7 +96,7 @@ test: ## lint, unit, test-kernel and molecule, and a count; more of the kernel w
 	@$(TIERS) lint unit kernel molecule --when-changed
 
 test-long: ## everything: both series, step by step, plain, debug, faults put back, long storms
-	@$(TIERS) lint unit report pull crash kernel molecule molecule-patched molecule-operations molecule-drift molecule-faults molecule-rollout molecule-mixed \
+	@$(TIERS) lint unit report pull crash kernel molecule molecule-patched molecule-kernel molecule-operations molecule-drift molecule-faults molecule-rollout molecule-mixed \
 		kernel-6.12 kernel-backports kernel-amd64 kernel-rt kernel-7.3 kernel-plain molecule-plain kernel-debug kernel-storm kernel-trees kernel-faults kernel-faults-7.3 series
 
 clean: ## remove the cache: everything built and downloaded

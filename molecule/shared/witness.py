@@ -20,7 +20,9 @@ def build() -> pathlib.Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         made = target.with_name("witness.new.o")
         clang = shutil.which("clang") or "clang"
-        subprocess.run([clang, "-target", "bpf", "-mcpu=v3", "-O2", "-g", "-Wall", "-Werror", "-c", SOURCE, "-o", made], check=True)
+        subprocess.run(
+            [clang, "-target", "bpf", "-mcpu=v3", "-O2", "-g", "-Wall", "-Werror", "-c", SOURCE, "-o", made], check=True
+        )
         made.rename(target)
     return target
 

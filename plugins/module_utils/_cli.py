@@ -41,7 +41,9 @@ def parser() -> argparse.ArgumentParser:
     check_kernel = commands.add_parser("check-kernel", help="say whether the persisted policies will load on another kernel")
     check_kernel.add_argument("file", help="that kernel's BTF, its vmlinux, or its image where xz or gzip has compressed it")
     module = commands.add_parser("module", help="load, unload or release from trial the kernel module for stock kernels")
-    module.add_argument("what", choices=["load", "unload", "settle", "retry"], help="settle: as a service, after so long without a crash")
+    module.add_argument(
+        "what", choices=["load", "unload", "settle", "retry"], help="settle: as a service, after so long without a crash"
+    )
     module.add_argument("--after", type=int, default=0, help="seconds that settle waits (default: none)")
     commands.add_parser("unload", help="unload all policies at once; they come back with apply or at boot")
     commands.add_parser("verify", help=f"compare persisted with loaded: exit {OK} no drift, {DRIFT} drift, {ERROR} error")

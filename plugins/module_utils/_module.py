@@ -64,7 +64,9 @@ def inspect(data: bytes) -> Built:
     except DAMAGED:
         raise BpfOomError("this is no kernel module, or only a part of one", "build it again with kernel/module/build") from None
     if info.get("name") != MODULE or "source" not in info:
-        raise BpfOomError(f"this is the kernel module {info.get('name') or 'without a name'}", f"give one that is {MODULE}") from None
+        raise BpfOomError(
+            f"this is the kernel module {info.get('name') or 'without a name'}", f"give one that is {MODULE}"
+        ) from None
     if not build_id:
         raise BpfOomError("this module has no build id", "build it again with kernel/module/build")
     if not sections.get(".BTF"):
@@ -278,7 +280,8 @@ class Module:
             )
         if built.release != release:
             raise BpfOomError(
-                f"the module is for the kernel {built.release} and not for {release}", f"build it for {release}, by kernel/module/build"
+                f"the module is for the kernel {built.release} and not for {release}",
+                f"build it for {release}, by kernel/module/build",
             )
         self._refuse_switches()
         if not built.signed and (why := self._wants_signature()):
@@ -437,7 +440,10 @@ class _KernelLog:
 _WHY = {
     errno.ENOEXEC: ("it is damaged, or was built for another kernel", "build it again for this kernel, by kernel/module/build"),
     errno.EPERM: ("the kernel does not let this process load modules", "run as root on the host itself, not in a container"),
-    errno.ENOKEY: ("it is signed with a key that this kernel does not trust", "enroll the certificate, by mokutil or in the firmware"),
+    errno.ENOKEY: (
+        "it is signed with a key that this kernel does not trust",
+        "enroll the certificate, by mokutil or in the firmware",
+    ),
     errno.EKEYREJECTED: ("its signature is missing or wrong", "sign it with a key that this kernel trusts"),
     errno.EINVAL: ("its format, or its BTF, does not fit this kernel", "build it again with this kernel's own headers"),
     errno.ENOENT: ("this kernel lacks a symbol that it needs", "see the kernel log, and build it for this kernel"),
@@ -447,6 +453,8 @@ _WHY = {
 
 def _why_not_loaded(number: int, said: str) -> BpfOomError:
     if said:
-        return BpfOomError(f"the module does not load here: {printable(said)}", "boot a kernel that it knows, see kernel/README.md")
+        return BpfOomError(
+            f"the module does not load here: {printable(said)}", "boot a kernel that it knows, see kernel/README.md"
+        )
     cause, remedy = _WHY.get(number, (os.strerror(number), "see the kernel log"))
     return BpfOomError(f"the module does not load: {cause} ({errno.errorcode.get(number, number)})", remedy)

@@ -100,7 +100,13 @@ def kernel() -> Path:
     """
     if given := os.environ.get("BPF_OOM_KERNEL"):
         return Path(given)
-    result = subprocess.run([ROOT / "kernel" / ("stock" if is_stock() else "build")], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=True)
+    result = subprocess.run(
+        [ROOT / "kernel" / ("stock" if is_stock() else "build")],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
     return Path(result.stdout.strip())
 
 

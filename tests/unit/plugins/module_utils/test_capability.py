@@ -255,7 +255,8 @@ def test_a_kernel_without_the_interface(tree: Path, lib: Library) -> None:
     found = Capability()
     found = read(tree, lib)
     assert [problem.kind for problem in found.problems] == ["oom", "psi"]
-    assert found.problems[0].sentence.startswith("The kernel 6.12.0-test has no struct bpf_oom_ops; run the role linuxmm.bpf_oom.kernel")
+    begins = "The kernel 6.12.0-test has no struct bpf_oom_ops; run the role linuxmm.bpf_oom.kernel"
+    assert found.problems[0].sentence.startswith(begins)
 
 
 def test_a_kernel_with_half_of_it(tree: Path, lib: Library) -> None:

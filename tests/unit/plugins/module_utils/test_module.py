@@ -153,7 +153,7 @@ def test_what_a_host_would_refuse_is_refused_in_words(
 
 
 def test_a_module_for_another_kernel_is_refused(module: Module, make: Make) -> None:
-    with pytest.raises(BpfOomError, match="is for the kernel 6.1.0-other and not for"):
+    with pytest.raises(BpfOomError, match=r"is for the kernel 6\.1\.0-other and not for"):
         module.refuse(inspect(make(vermagic="6.1.0-other SMP ")), RELEASE)
 
 
@@ -191,9 +191,7 @@ def test_the_off_word_keeps_the_module_away(tree: Path, module: Module, make: Ma
     assert module.load() == "" and kernel.asked == []
 
 
-def test_a_host_that_went_down_on_trial_does_not_load_it_again(
-    tree: Path, module: Module, make: Make, kernel: Kernel
-) -> None:
+def test_a_host_that_went_down_on_trial_does_not_load_it_again(tree: Path, module: Module, make: Make, kernel: Kernel) -> None:
     module.install(make())
     module.load()
     (tree / "proc/sys/kernel/random/boot_id").write_text("boot-2\n")
@@ -230,9 +228,7 @@ def test_half_a_mark_is_a_mark(tree: Path, module: Module, make: Make, kernel: K
         (95, "Operation not supported"),
     ],
 )
-def test_a_load_that_fails_says_why_and_is_no_trial(
-    module: Module, make: Make, kernel: Kernel, number: int, says: str
-) -> None:
+def test_a_load_that_fails_says_why_and_is_no_trial(module: Module, make: Make, kernel: Kernel, number: int, says: str) -> None:
     module.install(make())
     kernel.answers[313] = number
     with pytest.raises(BpfOomError, match=says):
