@@ -8,6 +8,7 @@
  *   oom.c	struct bpf_oom_ops
  *   psi.c	struct bpf_psi_ops
  *   memcg.c	the kfuncs for memory cgroups that later kernels have themselves
+ *   interface.h, types.c	what programs see of all that: the BTF of the module
  */
 #ifndef BPF_OOM_MODULE_H
 #define BPF_OOM_MODULE_H
@@ -23,6 +24,8 @@
 #include <linux/oom.h>
 #include <linux/psi.h>
 
+#include "interface.h"
+
 #ifndef CONFIG_X86_64
 #error "bpf_oom is for x86-64 only: on other architectures use a kernel with the patches of kernel/"
 #endif
@@ -31,11 +34,6 @@
 #endif
 #if !defined(CONFIG_MEMCG) || !defined(CONFIG_PSI) || !defined(CONFIG_DEBUG_INFO_BTF_MODULES)
 #error "bpf_oom needs a kernel with CONFIG_MEMCG, CONFIG_PSI and CONFIG_DEBUG_INFO_BTF_MODULES"
-#endif
-
-/* What all arguments are in kernels that do not have the flag any more. */
-#ifndef BPF_OOM_KF_TRUSTED_ARGS
-#define KF_TRUSTED_ARGS 0
 #endif
 
 #ifndef BPF_OOM_MM_FLAGS_TEST
@@ -144,7 +142,6 @@ int bpf_oom_check_kfuncs(const struct bpf_prog *prog);
 
 int bpf_oom_init(void);
 void bpf_oom_exit(void);
-bool bpf_handle_oom(struct oom_control *oc);
 int bpf_oom_declare(struct mem_cgroup *memcg, int order, bool wait, const char *text);
 
 int bpf_psi_init(void);

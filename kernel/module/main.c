@@ -208,29 +208,6 @@ __bpf_kfunc bool bpf_task_is_oom_victim(struct task_struct *task)
 
 __bpf_kfunc_end_defs();
 
-/* A module may register one set for each kind of program, and no more. */
-BTF_KFUNCS_START(bpf_oom_common_kfuncs)
-BTF_ID_FLAGS(func, bpf_task_is_oom_victim, KF_TRUSTED_ARGS)
-#ifdef BPF_OOM_MEMCG_KFUNCS
-BTF_ID_FLAGS(func, bpf_get_root_mem_cgroup, KF_ACQUIRE | KF_RET_NULL)
-BTF_ID_FLAGS(func, bpf_get_mem_cgroup, KF_ACQUIRE | KF_RET_NULL | KF_RCU)
-BTF_ID_FLAGS(func, bpf_put_mem_cgroup, KF_RELEASE)
-BTF_ID_FLAGS(func, bpf_mem_cgroup_usage, KF_TRUSTED_ARGS)
-BTF_ID_FLAGS(func, bpf_mem_cgroup_page_state, KF_TRUSTED_ARGS)
-BTF_ID_FLAGS(func, bpf_mem_cgroup_memory_events, KF_TRUSTED_ARGS)
-BTF_ID_FLAGS(func, bpf_mem_cgroup_vm_events, KF_TRUSTED_ARGS)
-BTF_ID_FLAGS(func, bpf_mem_cgroup_flush_stats, KF_TRUSTED_ARGS | KF_SLEEPABLE)
-#endif
-BTF_KFUNCS_END(bpf_oom_common_kfuncs)
-
-BTF_KFUNCS_START(bpf_oom_ops_kfuncs)
-BTF_ID_FLAGS(func, bpf_oom_kill_process, KF_SLEEPABLE | KF_TRUSTED_ARGS)
-BTF_ID_FLAGS(func, bpf_oom_get_memcg, KF_ACQUIRE | KF_RET_NULL | KF_TRUSTED_ARGS)
-BTF_ID_FLAGS(func, bpf_oom_is_declared, KF_TRUSTED_ARGS)
-BTF_ID_FLAGS(func, bpf_out_of_memory, KF_SLEEPABLE | KF_TRUSTED_ARGS)
-BTF_ID_FLAGS(func, bpf_psi_create_trigger, KF_SLEEPABLE | KF_TRUSTED_ARGS)
-BTF_KFUNCS_END(bpf_oom_ops_kfuncs)
-
 static const char * const for_oom_policies[] = {
 	"bpf_oom_kill_process", "bpf_oom_get_memcg", "bpf_oom_is_declared",
 };
@@ -318,6 +295,7 @@ int bpf_oom_check_kfuncs(const struct bpf_prog *prog)
 	return 0;
 }
 
+/* A module may register one set for each kind of program, and no more. */
 static const struct btf_kfunc_id_set common_set = {
 	.owner = THIS_MODULE,
 	.set = &bpf_oom_common_kfuncs,

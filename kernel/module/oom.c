@@ -31,30 +31,8 @@
 #include <linux/workqueue.h>
 #include <trace/events/oom.h>
 
-#define BPF_OOM_NAME_MAX_LEN 64
-
 /* The reaper lets a victim exit by itself for 2 s, then it takes the memory. */
 #define FREEING_TIMEOUT (5 * HZ)
-
-/**
- * struct bpf_oom_ops - An OOM policy
- * @handle_out_of_memory: called on an OOM, may sleep. Returns non-zero if it
- *	handled the OOM: what it freed is then checked, and nobody else is asked.
- * @name: printed in the log as oom_policy=<name>; may be empty
- */
-struct bpf_oom_ops {
-	int (*handle_out_of_memory)(struct oom_control *oc);
-	char name[BPF_OOM_NAME_MAX_LEN];
-};
-
-/**
- * enum bpf_oom_limits - What the kernel puts up with
- * @BPF_OOM_MAX_STRIKES: calls in a row in which a policy took too long, or
- *	claimed progress and had made none, before it is bypassed
- */
-enum bpf_oom_limits {
-	BPF_OOM_MAX_STRIKES = 3,
-};
 
 struct bpf_oom_handler {
 	struct list_head node;
@@ -720,7 +698,6 @@ static const struct bpf_verifier_ops bpf_oom_verifier_ops = {
 
 static int bpf_oom_ops_init(struct btf *btf)
 {
-	BTF_TYPE_EMIT_ENUM(BPF_OOM_MAX_STRIKES);
 	bpf_oom_btf = btf;
 	return 0;
 }
@@ -805,7 +782,7 @@ static void bpf_oom_unreg(void *kdata, struct bpf_link *link)
 	kfree(found);
 }
 
-static int bpf_oom_ops__handle_out_of_memory(struct oom_control *oc)
+int bpf_oom_ops__handle_out_of_memory(struct oom_control *oc)
 {
 	return 0;
 }

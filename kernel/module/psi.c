@@ -31,50 +31,6 @@
 #include <linux/workqueue.h>
 #include <trace/events/cgroup.h>
 
-/**
- * enum bpf_psi_resource_flags - Or'd into the resource of a trigger
- * @BPF_PSI_AVERAGES: look when the averages are updated, every two seconds,
- *	instead of ten times a window. Needs no thread; the window must be a
- *	multiple of two seconds.
- * @BPF_PSI_FULL: full pressure instead of some
- */
-enum bpf_psi_resource_flags {
-	BPF_PSI_AVERAGES = 0x40000000,
-	BPF_PSI_FULL = 0x80000000,
-};
-
-struct bpf_psi;
-
-/**
- * struct bpf_psi_event - What programs see of a trigger
- * @cgroup_id: the cgroup that it watches, 0 for the system
- *
- * Not struct psi_trigger: that of the kernel has no such member, and libbpf looks for types
- * in modules only if the kernel has none of that name.
- */
-struct bpf_psi_event {
-	u64 cgroup_id;
-};
-
-/**
- * struct bpf_psi_ops - Owner of pressure triggers
- * @init: called once at load, to create the triggers. Non-zero fails the load.
- * @handle_psi_event: called each time a trigger fires
- * @handle_cgroup_free: called once a cgroup with a trigger is gone and the
- *	trigger with it
- * @handle_cgroup_online: called for each cgroup that was made after the call of
- *	@init began, to create triggers for it. Never after @handle_cgroup_free
- *	for the same id, and not at all if the cgroup is gone already.
- *
- * All may sleep. All but @init are optional.
- */
-struct bpf_psi_ops {
-	int (*init)(struct bpf_psi *bpf_psi);
-	void (*handle_psi_event)(struct bpf_psi_event *event);
-	void (*handle_cgroup_free)(u64 cgroup_id);
-	void (*handle_cgroup_online)(u64 cgroup_id);
-};
-
 struct bpf_psi {
 	struct list_head node;
 	const struct bpf_psi_ops *ops;
@@ -694,7 +650,6 @@ static const struct bpf_verifier_ops bpf_psi_verifier_ops = {
 
 static int bpf_psi_ops_init(struct btf *btf)
 {
-	BTF_TYPE_EMIT_ENUM(BPF_PSI_FULL);
 	return 0;
 }
 
@@ -790,20 +745,20 @@ static void bpf_psi_unreg(void *kdata, struct bpf_link *link)
 		bpf_psi_release(found);
 }
 
-static int bpf_psi_ops__init(struct bpf_psi *bpf_psi)
+int bpf_psi_ops__init(struct bpf_psi *bpf_psi)
 {
 	return 0;
 }
 
-static void bpf_psi_ops__handle_psi_event(struct bpf_psi_event *event)
+void bpf_psi_ops__handle_psi_event(struct bpf_psi_event *event)
 {
 }
 
-static void bpf_psi_ops__handle_cgroup_free(u64 cgroup_id)
+void bpf_psi_ops__handle_cgroup_free(u64 cgroup_id)
 {
 }
 
-static void bpf_psi_ops__handle_cgroup_online(u64 cgroup_id)
+void bpf_psi_ops__handle_cgroup_online(u64 cgroup_id)
 {
 }
 

@@ -442,39 +442,19 @@ int bpf_oom_find_symbols(void)
 	return check_code();
 }
 
-/*
- * pahole has to find the types of the kernel again when it writes the BTF of a module. If it
- * does not, the module has a struct mem_cgroup of its own, which the verifier tells from that
- * of the kernel, and no policy can be loaded.
- */
+/* Without its own BTF, see types.c, the module would run, and no policy could be loaded. */
 int bpf_oom_check_own_btf(struct btf *btf)
 {
-	static const char * const shared[] = {
-		"oom_control", "mem_cgroup", "task_struct", "cgroup_subsys_state",
-	};
 	const struct btf *base = btf_vmlinux();
-	const struct btf_type *type;
 	u32 id = 1;
-	int i;
 
 	if (!btf) {
-		bpf_oom_refuse("the module was built without BTF: the kernel's headers had no vmlinux");
+		bpf_oom_refuse("the kernel has not taken the BTF of the module");
 		return -EOPNOTSUPP;
 	}
 	while (btf_type_by_id(base, id))
 		id++;
-	for (; (type = btf_type_by_id(btf, id)); id++) {
-		if (BTF_INFO_KIND(type->info) != BTF_KIND_STRUCT)
-			continue;
-		for (i = 0; i < ARRAY_SIZE(shared); i++) {
-			if (strcmp(btf_name(btf, type->name_off), shared[i]))
-				continue;
-			bpf_oom_refuse("the module's BTF has a struct %s of its own: it was built with a pahole that does not understand this kernel's BTF",
-				       shared[i]);
-			return -EOPNOTSUPP;
-		}
-	}
-	return 0;
+	return bpf_oom_check_types(btf, id);
 }
 
 struct wanted_tracepoint {
