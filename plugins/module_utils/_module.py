@@ -148,18 +148,17 @@ class Module:
             found = inspect(data)
         except BpfOomError as error:
             raise BpfOomError(f"{path} cannot be used: {error.cause}", "run the role linuxmm.bpf_oom.kernel again") from None
-        noted = self._noted(release)
-        if noted != found.digest:
+        if found.digest not in self._noted(release):
             raise BpfOomError(f"{path} is not what was installed", "run the role linuxmm.bpf_oom.kernel again")
         return found
 
-    def _noted(self, release: str) -> str:
-        """The digest that the file had when it was installed."""
+    def _noted(self, release: str) -> List[str]:
+        """The digest that the file had when it was installed; of an interrupted installation that of the old one, too."""
         try:
             with open(os.path.join(os.path.dirname(self.file(release)), "digest"), encoding="ascii") as file:
-                return file.read().strip()
+                return file.read().split()
         except (OSError, UnicodeDecodeError):
-            return ""
+            return []
 
     def releases(self) -> List[str]:
         """The kernels that a module is installed for."""
@@ -340,6 +339,9 @@ class Module:
         os.makedirs(directory, mode=0o755, exist_ok=True)
         number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            # Whichever of the two files is there after a crash is one that was installed.
+            both = [*self._noted(built.release)[-1:], built.digest]
+            write_atomic("digest", ("\n".join(both) + "\n").encode(), number, 0o644)
             write_atomic(f"{MODULE}.ko", data, number, 0o644)
             write_atomic("digest", f"{built.digest}\n".encode(), number, 0o644)
         finally:

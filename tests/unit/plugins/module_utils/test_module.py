@@ -115,6 +115,29 @@ def test_what_was_installed_is_found_and_damage_is_told(tree: Path, module: Modu
     assert "only a part of one" in module.differences()[0]
 
 
+@pytest.mark.parametrize("steps", [0, 1, 2, 3])
+def test_an_interrupted_installation_leaves_the_old_or_the_new(
+    tree: Path, module: Module, make: Make, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    old, new = module.install(make()), inspect(make(1))
+    written = _module.write_atomic
+    done: list[str] = []
+
+    def write(name: str, *arguments: object) -> None:
+        if len(done) == steps:
+            raise OSError(28, "No space left on device")
+        done.append(name)
+        written(name, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(_module, "write_atomic", write)
+    if steps < 3:
+        with pytest.raises(OSError, match="No space left"):
+            module.install(make(1))
+    else:
+        module.install(make(1))
+    assert module.installed(RELEASE) == (old if steps < 2 else new)
+
+
 def test_drift_is_the_file_or_what_runs(tree: Path, module: Module, make: Make) -> None:
     module.install(make())
     assert "is not loaded" in module.differences()[0]
