@@ -21,11 +21,12 @@ class ActionModule(TransferringAction):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         task_vars = task_vars or {}
-        arguments: dict[str, Any] = {**self._task.args, "_step": "ensure"}
+        arguments: dict[str, Any] = {**self._task.args, "_request": {"step": "ensure"}}
         if arguments.get("state", "present") == "absent":
             return dict(self._execute_module(module_name=_NAME, module_args=arguments, task_vars=task_vars))
         # Also says, in Ansible's words, what is wrong with the arguments.
-        host = self._execute_module(module_name=_NAME, module_args={**self._task.args, "_step": "describe"}, task_vars=task_vars)
+        asked = {**self._task.args, "_request": {"step": "describe"}}
+        host = self._execute_module(module_name=_NAME, module_args=asked, task_vars=task_vars)
         if host.get("failed"):
             return dict(host)
         if host["kernel_has_it"]:
@@ -37,8 +38,8 @@ class ActionModule(TransferringAction):
             return self.failure(error)
         if (host["installed"], host["running"]) == (built.digest, built.build_id):
             return {"changed": False, "release": host["release"], "interface": "module", "gap_ms": None}
-        arguments["_module"] = {**asdict(built), "signed": "yes" if built.signed else "no"}
-        arguments["_proven"] = proven()
+        found = {**asdict(built), "signed": "yes" if built.signed else "no"}
+        arguments["_request"].update(module=found, proven=proven())
         if not self._task.check_mode and host["installed"] != built.digest:
             arguments["_blobs"] = self._send([built.digest], {built.digest: data})
         return dict(self._execute_module(module_name=_NAME, module_args=arguments, task_vars=task_vars))

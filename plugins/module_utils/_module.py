@@ -58,8 +58,8 @@ def inspect(data: bytes) -> Built:
     """Raises BpfOomError, in one sentence, for what cannot be this module."""
     try:
         sections = elf_sections(data)
-        pairs = (each.partition("=") for each in sections[".modinfo"].decode("utf-8", "replace").split("\0"))
-        info = {key: value for key, _, value in pairs}
+        pairs = (each.split("=", 1) for each in sections[".modinfo"].decode("utf-8", "replace").split("\0") if "=" in each)
+        info = {key: value for key, value in pairs}
         build_id = _build_id(sections.get(".note.gnu.build-id", b""))
     except DAMAGED:
         raise BpfOomError("this is no kernel module, or only a part of one", "build it again with kernel/module/build") from None

@@ -85,27 +85,24 @@ def main() -> None:
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "directory": {"type": "path"},
             "allow_untried": {"type": "bool", "default": False},
-            "_step": {"type": "str", "choices": ["describe", "ensure"]},
-            "_module": {"type": "dict"},
-            "_proven": {"type": "list", "elements": "str"},
+            "_request": {"type": "dict"},
             "_blobs": {"type": "dict"},
         },
         supports_check_mode=True,
     )
-    given = module.params
-    if given["_step"] is None:
+    given, request = module.params, module.params["_request"]
+    if request is None:
         module.fail_json(msg="kernel_module needs its action plugin; call it as linuxmm.bpf_oom.kernel_module from a play.")
     try:
         engine = Engine()
-        if given["_step"] == "describe":
+        if request["step"] == "describe":
             module.exit_json(changed=False, **describe(Module(engine.paths)))
         provision = Provision(engine)
         if given["state"] == "absent":
             result = provision.absent(module.check_mode)
         else:
-            result = provision.present(
-                given["_module"], given["_blobs"] or {}, given["_proven"] or [], given["allow_untried"], module.check_mode
-            )
+            blobs = given["_blobs"] or {}
+            result = provision.present(request["module"], blobs, request["proven"], given["allow_untried"], module.check_mode)
     except BpfOomError as error:
         module.fail_json(msg=str(error), details=error.details)
     for warning in provision.warnings:

@@ -18,7 +18,7 @@
 
 /* libbpf 1.1, with which Debian 12 compiles, has no name for it yet. */
 #ifndef bpf_ksym_exists
-#define bpf_ksym_exists(symbol) (!!symbol)
+#define bpf_ksym_exists(symbol) (!!(symbol))
 #endif
 
 /* Generic kfuncs of Linux 6.12. */
