@@ -59,7 +59,7 @@ def inspect(data: bytes) -> Built:
     try:
         sections = elf_sections(data)
         pairs = (each.split("=", 1) for each in sections[".modinfo"].decode("utf-8", "replace").split("\0") if "=" in each)
-        info = {key: value for key, value in pairs}
+        info = dict(pairs)
         build_id = _build_id(sections.get(".note.gnu.build-id", b""))
     except DAMAGED:
         raise BpfOomError("this is no kernel module, or only a part of one", "build it again with kernel/module/build") from None
@@ -119,7 +119,14 @@ class Module:
         return self._paths.at("/var/lib/linuxmm-bpf-oom-module")
 
     def release(self) -> str:
-        return self._paths.read("/proc/sys/kernel/osrelease").strip()
+        """Of the kernel that runs, '' when /proc does not say."""
+        return self._text("/proc/sys/kernel/osrelease")
+
+    def _text(self, path: str) -> str:
+        try:
+            return self._paths.read(path).strip()
+        except OSError:
+            return ""
 
     def kernel_build_id(self) -> str:
         """Of the kernel that runs: the same release may have been built twice. '' when it does not say."""
@@ -171,19 +178,13 @@ class Module:
         if not os.path.isdir(top):
             return None
 
-        def read(name: str) -> str:
-            try:
-                return self._paths.read(f"/sys/module/{MODULE}/{name}").strip()
-            except OSError:
-                return ""
-
         try:
             with open(os.path.join(top, "notes/.note.gnu.build-id"), "rb") as file:
                 build_id = _build_id(file.read())
         except OSError:
             build_id = ""
-        users = read("refcnt")
-        return Running(read("version"), build_id, int(users) if users.isdigit() else 0)
+        users = self._text(f"/sys/module/{MODULE}/refcnt")
+        return Running(self._text(f"/sys/module/{MODULE}/version"), build_id, int(users) if users.isdigit() else 0)
 
     def kernel_has_it(self) -> bool:
         """Whether the kernel itself has the interface, and needs no module."""
@@ -242,7 +243,7 @@ class Module:
         return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
     def _boot_id(self) -> str:
-        return self._paths.read("/proc/sys/kernel/random/boot_id").strip()
+        return self._text("/proc/sys/kernel/random/boot_id")
 
     def _begin_trial(self, built: Built) -> None:
         mark = {"build_id": built.build_id, "kernel": self.kernel_build_id() or self.release(), "boot_id": self._boot_id()}
@@ -295,19 +296,13 @@ class Module:
             )
 
     def _refuse_switches(self) -> None:
-        def read(path: str) -> str:
-            try:
-                return self._paths.read(path).strip()
-            except OSError:
-                return ""
-
-        if read("/proc/sys/kernel/modules_disabled") == "1":
+        if self._text("/proc/sys/kernel/modules_disabled") == "1":
             raise BpfOomError("this kernel loads no more modules until it is booted anew (kernel.modules_disabled=1)", "boot it")
-        for word in read("/proc/cmdline").split():
+        for word in self._text("/proc/cmdline").split():
             if word.startswith("module_blacklist=") and MODULE in word.partition("=")[2].split(","):
                 raise BpfOomError(f"the kernel command line says {word}", f"boot without {MODULE} in it")
         for path in self._modprobe_files():
-            for line in read(path).splitlines():
+            for line in self._text(path).splitlines():
                 words = line.replace("-", "_").split()
                 if words[:2] in (["blacklist", MODULE], ["install", MODULE]):
                     raise BpfOomError(f"{path} says '{line.strip()}'", "take that line out, if the module is wanted here")
@@ -321,15 +316,11 @@ class Module:
         return found
 
     def _wants_signature(self) -> str:
-        for path, word in (("/sys/module/module/parameters/sig_enforce", "Y"), ("/sys/kernel/security/lockdown", "")):
-            try:
-                text = self._paths.read(path).strip()
-            except OSError:
-                continue
-            if word and text == word:
-                return "module.sig_enforce"
-            if not word and ("[integrity]" in text or "[confidentiality]" in text):
-                return "it is locked down, as with Secure Boot"
+        if self._text("/sys/module/module/parameters/sig_enforce") == "Y":
+            return "module.sig_enforce"
+        lockdown = self._text("/sys/kernel/security/lockdown")
+        if "[integrity]" in lockdown or "[confidentiality]" in lockdown:
+            return "it is locked down, as with Secure Boot"
         return ""
 
     def install(self, data: bytes) -> Built:
@@ -364,9 +355,11 @@ class Module:
 
     def load(self) -> str:
         """Load the module of the running kernel where it is needed and there: what was done, '' for nothing."""
-        if OFF_WORD in self._paths.read("/proc/cmdline").split() or self.running() is not None or self.kernel_has_it():
+        if not os.path.isdir(self._paths.modules) or OFF_WORD in self._text("/proc/cmdline").split():
             return ""
         release = self.release()
+        if self.running() is not None or self.kernel_has_it():
+            return ""
         built = self.installed(release)
         if built is None:
             return ""
