@@ -287,7 +287,7 @@ class Module:
         if not built.signed and (why := self._wants_signature()):
             raise BpfOomError(
                 f"the kernel takes only signed modules ({why}), and this one is not signed",
-                "sign it with a key that the kernel trusts: bpf_oom_module_key and bpf_oom_module_certificate",
+                "sign it with a key that the kernel trusts, and name its directory with bpf_oom_module_directory",
             )
         if self._went_down(built):
             raise BpfOomError(
