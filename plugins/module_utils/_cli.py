@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -18,7 +20,7 @@ from ._errors import BpfOomError
 from ._install import FACT
 from ._kill_log import KillLog, forget
 from ._module import Module
-from ._paths import MODULE, OFF_WORD, Paths
+from ._paths import MODULE, OFF_WORD, TRIAL_UNIT, Paths
 from ._report import report as everything
 from ._sets import foresee
 
@@ -98,12 +100,24 @@ def _settle(after: int) -> int:
     """Waits, unless it is ended before: a host that is shut down in order has not gone down."""
     # What ends a service is no reason to leave the mark.
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(OK))
+    module = Module(Paths())
     try:
-        time.sleep(after)
+        begun = None
+        while begun != module.trial():
+            # Loaded anew meanwhile, it is on trial anew.
+            begun = module.trial()
+            time.sleep(after)
     finally:
-        if Module(Paths()).settle():
+        if module.settle():
             print("bpf-oom: the module is no longer on trial")
     return OK
+
+
+def _begin_trial() -> None:
+    """Somebody has to end it. At boot, where the command may not talk to systemd, the unit is started anyway."""
+    with contextlib.suppress(OSError):
+        command = ["systemctl", "start", "--no-block", TRIAL_UNIT]
+        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
 
 
 def _module(engine: Engine, what: str) -> int:
@@ -113,7 +127,10 @@ def _module(engine: Engine, what: str) -> int:
     elif what == "retry":
         done = "the module may be loaded again" if module.settle() else "nothing kept the module from being loaded"
     else:
-        done = module.load() or "there is no module to load, or it is loaded, or the kernel needs none"
+        done = module.load()
+        if done:
+            _begin_trial()
+        done = done or "there is no module to load, or it is loaded, or the kernel needs none"
     print(f"bpf-oom: {done}")
     return OK
 
@@ -126,6 +143,7 @@ def _load_module(engine: Engine) -> bool:
         print(f"bpf-oom: {error}", file=sys.stderr)
         return False
     if done:
+        _begin_trial()
         print(f"bpf-oom: {done}")
     return True
 

@@ -22,7 +22,7 @@ from typing import Any, Dict, List, Optional
 
 from ._capability import STRUCTS, mentioned
 from ._core import DAMAGED, elf_sections
-from ._errors import BpfOomError, printable
+from ._errors import BpfOomError, from_errno, printable
 from ._paths import MODULE, OFF_WORD, Paths
 from ._writer import write_atomic
 
@@ -247,6 +247,8 @@ class Module:
 
     def _begin_trial(self, built: Built) -> None:
         mark = {"build_id": built.build_id, "kernel": self.kernel_build_id() or self.release(), "boot_id": self._boot_id()}
+        # Two loads of one build are two trials.
+        mark["since"] = str(time.monotonic_ns())
         os.makedirs(self._state, mode=0o700, exist_ok=True)
         number = os.open(self._state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -364,7 +366,10 @@ class Module:
         if built is None:
             return ""
         self.refuse(built, release)
-        self._begin_trial(built)
+        try:
+            self._begin_trial(built)
+        except OSError as error:
+            raise from_errno("the trial of the module cannot be noted, so it is not loaded", error.errno or errno.EIO) from None
         log = _KernelLog()
         number = os.open(self.file(release), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:

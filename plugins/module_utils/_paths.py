@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 OFF_WORD = "linuxmm.bpf_oom=off"
 UNIT = "bpf-oom.service"
+TRIAL_UNIT = "bpf-oom-trial.service"
 #: The kernel module that brings the interface to stock kernels.
 MODULE = "bpf_oom"
 

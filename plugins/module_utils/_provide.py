@@ -96,12 +96,13 @@ class Provision:
     def _replace(self, data: bytes | None) -> int:
         """Milliseconds without policies. When the new one does not load, the old one comes back."""
         old = self._old_file() if data is not None else None
+        if data is not None:
+            # First: a disk that is full must not leave the host without either.
+            self._module.install(data)
         began = time.monotonic()
         unload_all(self._engine.paths)
         self._module.unload()
         try:
-            if data is not None:
-                self._module.install(data)
             self._module.load()
         except BpfOomError:
             if old is not None:

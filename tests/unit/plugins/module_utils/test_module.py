@@ -229,6 +229,28 @@ def test_a_host_that_went_down_on_trial_does_not_load_it_again(tree: Path, modul
     assert module.load()
 
 
+def test_a_trial_that_cannot_be_noted_is_none(
+    module: Module, make: Make, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module.install(make())
+
+    def full(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(_module, "write_atomic", full)
+    with pytest.raises(BpfOomError, match=r"cannot be noted, so it is not loaded: No space left"):
+        module.load()
+    assert kernel.asked == [] and module.trial() is None
+
+
+def test_two_loads_of_one_build_are_two_trials(module: Module, make: Make, kernel: Kernel) -> None:
+    module.install(make())
+    module.load()
+    first = module.trial()
+    module.load()
+    assert module.trial() != first
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"boot_id": "boot-1"'])
 def test_half_a_mark_is_a_mark(tree: Path, module: Module, make: Make, kernel: Kernel, text: str) -> None:
     module.install(make())
