@@ -23,6 +23,7 @@ from ._module import Module
 from ._paths import MODULE, OFF_WORD, TRIAL_UNIT, Paths
 from ._report import report as everything
 from ._sets import foresee
+from ._words import line
 
 OK, ERROR, DRIFT = 0, 1, 3
 
@@ -181,8 +182,8 @@ def _drift(report: dict[str, Any]) -> list[str]:
 
 def _verify(engine: Engine) -> int:
     drift = _drift(everything(engine))
-    for line in drift:
-        print(line)
+    for each in drift:
+        print(each)
     return DRIFT if drift else OK
 
 
@@ -237,7 +238,7 @@ def _status(engine: Engine, as_json: bool) -> int:
         for sentence in policy["unmatched"]:
             print(f"  NOBODY: {sentence}")
         for key, value in sorted(policy["params"].items()):
-            print(f"  {key} = {value!r}")
+            print(f"  {key} = {line(key, value)}")
         if policy["counters"]:
             print("  " + ", ".join(f"{key} {value}" for key, value in sorted(policy["counters"].items())))
     _warn(report)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Dict, Union
 
 from ._manifest import Manifest
-from ._params import Param, repr_value, selectors_bytes, show_selectors
+from ._params import Param, selectors_bytes
+from ._words import line, loaded_line
 
 Value = Union[int, str, bytes]
 
@@ -110,8 +111,10 @@ def persist_reasons(wanted: Manifest, persisted: Manifest | None, broken: str, o
         reasons.append(Reason("object", "the persisted object has other contents"))
     for name in sorted(set(persisted.params) | set(wanted.params)):
         if persisted.params.get(name) != wanted.params.get(name):
-            old, new = (params.get(name, {}).get("value", "unset") for params in (persisted.params, wanted.params))
-            reasons.append(Reason(_parameter(name), f"the persisted parameter {name} is {old!r}, wanted {new!r}"))
+            old, new = (
+                line(name, params[name]["value"]) if name in params else "unset" for params in (persisted.params, wanted.params)
+            )
+            reasons.append(Reason(_parameter(name), f"the persisted parameter {name} is {old}, wanted {new}"))
     if object_problem and not reasons:
         reasons.append(Reason("object", object_problem))
     return reasons
@@ -142,7 +145,8 @@ def load_reasons(
         if name == "object_digest":
             sentence = f"the loaded object is {str(found)[:12]}, wanted {wanted.inputs[:12]}"
         elif isinstance(found, bytes) and name in wanted.params:
-            sentence = f"the loaded parameter {name} is {show_selectors(found)}, wanted {repr_value(wanted.params[name])}"
+            value = line(name, wanted.params[name]["value"])
+            sentence = f"the loaded parameter {name} is {loaded_line(name, found)}, wanted {value}"
         else:
             sentence = f"the loaded parameter {name} is {found!r}, wanted {value!r}"
         reasons.append(Reason("loaded" if name in ("object_digest", "policy_name") else _parameter(name), sentence))

@@ -25,9 +25,9 @@ from ._drift import Loaded, Reason, idle, load_reasons, observes, persist_reason
 from ._errors import BpfOomError, from_errno
 from ._libbpf import Library
 from ._manifest import KINDS, Manifest, sort_key
-from ._params import show
 from ._paths import Paths
 from ._store import Store, StoredSet, host_lock
+from ._words import lines as parameter_lines
 
 Cgroups = typing.Mapping[str, typing.Mapping[str, int]]
 
@@ -306,23 +306,21 @@ class Engine:
         return _reader.read_foreign(self.lib, self.paths, ours)
 
     def diff(self, survey: Survey, wish: Wish, plan: Plan) -> dict[str, str]:
-        """One readable block a policy; a policy that keeps its state reads the same on both sides."""
+        """One readable block a policy, in the order of the chain; one that keeps its state reads the same on both sides."""
         before, after = [], []
-        for name in sorted(set(survey.stored.manifests) | set(survey.stored.broken) | set(survey.loaded) | set(wish.manifests)):
-            manifest = wish.manifests.get(name)
+        every = set(survey.stored.manifests) | set(survey.stored.broken) | set(survey.loaded) | set(wish.manifests)
+        for name in _chain(every, survey.stored.manifests):
             persisted = survey.stored.manifests.get(name)
             reasons = plan.anew.get(name, []) if name in survey.loaded else []
-            old_load = "yes" if name in survey.loaded else "no"
-            unsound: list[str] = [why for why in plan.persist.get(name, []) if persisted == manifest] or (
+            unsound: list[str] = [why for why in plan.persist.get(name, []) if persisted == wish.manifests.get(name)] or (
                 [survey.stored.broken[name]] if name in survey.stored.broken else []
             )
-            before += self._block(name, persisted, old_load + (f", but {'; '.join(reasons)}" if reasons else ""), unsound)
-            if name in plan.anew:
-                new_load = "yes"
-            else:
-                new_load = old_load if name not in plan.drop else "no"
-            if manifest is not None or new_load == "yes":
-                after += self._block(name, manifest, new_load, [])
+            load = ("yes" if name in survey.loaded else "no") + (f", but {'; '.join(reasons)}" if reasons else "")
+            before += self._block(name, persisted, load, unsound)
+        for name in _chain(every, wish.manifests):
+            loaded = name in plan.anew or (name in survey.loaded and name not in plan.drop)
+            if name in wish.manifests or loaded:
+                after += self._block(name, wish.manifests.get(name), "yes" if loaded else "no", [])
         for name in survey.unfinished:
             before.append(f"{name}: a second pin, left by an interrupted change")
         before += [f"{name}: left in the store by an interrupted change" for name in survey.leftovers if not wish.load_only]
@@ -338,11 +336,17 @@ class Engine:
         lines = [f"{name}:"]
         if manifest is not None:
             lines.append(f"  {manifest.kind} policy, order {manifest.order}, {manifest.program}, object {manifest.inputs[:12]}")
-            lines += [f"  {line}" for line in show(manifest.params)]
+            lines += [f"  {line}" for line in parameter_lines(manifest.params)]
         persisted = "yes" if manifest is not None else "no"
         lines.append(f"  persisted: {persisted}" + (f", but {'; '.join(unsound)}" if unsound else ""))
         lines.append(f"  loaded: {loaded}")
         return lines
+
+
+def _chain(names: Iterable[str], manifests: Mapping[str, Manifest]) -> list[str]:
+    """In the order in which the kernel asks; what has no manifest comes last."""
+    known = sorted((manifests[name] for name in names if name in manifests), key=sort_key)
+    return [each.name for each in known] + sorted(name for name in names if name not in manifests)
 
 
 def _difference(name: str, reason: Reason) -> dict[str, str]:

@@ -49,7 +49,7 @@ def test_the_same_is_no_drift() -> None:
         (manifest(inputs="9" * 64), "object is 999999999999, wanted 333333333333"),
         (manifest(object="9" * 64), "other contents"),
         (manifest(params={"min_usage": {"type": "u64", "value": 6}}), "min_usage is 6, wanted 5"),
-        (manifest(params={}), "min_usage is 'unset', wanted 5"),
+        (manifest(params={}), "min_usage is unset, wanted 5"),
     ],
 )
 def test_persisted_drift(persisted: Any, says: str) -> None:
@@ -108,6 +108,19 @@ def test_another_list_is_told_in_its_words() -> None:
     rodata = {**expected_rodata(SCOPED), "scope": other}
     (reason,) = load_reasons(SCOPED, Loaded("db", 1, 9, "bpf_psi_ops", None, rodata), {})
     assert reason == "the loaded parameter scope is /x, name:y, wanted /db*"
+
+
+@pytest.mark.parametrize(("name", "nothing"), [("scope", "everything"), ("protect", "nobody"), ("avoid", "nobody")])
+def test_an_empty_list_is_told_by_what_it_means(name: str, nothing: str) -> None:
+    """FAULTS.md B12: both said (none), and a loaded scope of everything said nobody."""
+    empty, one = ({name: {"type": "selectors", "value": value}} for value in ([], ["/x"]))
+    wanted = manifest(params=empty)
+    (reason,) = persist_reasons(wanted, manifest(params=one), "", "")
+    assert reason == f"the persisted parameter {name} is /x, wanted {nothing}"
+    for before, after, says in ((one, empty, f"/x, wanted {nothing}"), (empty, one, f"{nothing}, wanted /x")):
+        rodata = {**expected_rodata(manifest(params=before)), "object_digest": "3" * 64, "policy_name": "leaf"}
+        (reason,) = load_reasons(manifest(params=after), loaded(rodata=rodata), {}, TAGS)
+        assert reason == f"the loaded parameter {name} is {says}"
 
 
 def test_a_lost_record_of_victims_is_drift() -> None:

@@ -25,13 +25,13 @@ from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._params import (
     check_name,
     check_selector,
     covers,
-    show,
     show_selectors,
 )
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Paths
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._report import report as everything
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._tracefs import mark, parse_format, records
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._typed import type_params
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._words import lines as parameter_lines
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._writer import Writer
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._policies import LIBRARY, read_metadata
 from ansible_collections.linuxmm.bpf_oom.tests.unit.plugins.module_utils.common import manifest
@@ -129,7 +129,7 @@ def test_parameters(data: st.DataObject) -> None:
             assert len(raw) == SELECTORS_SIZE and show_selectors(raw)
         else:
             assert isinstance(raw, (int, str)), name
-    assert show(params)
+    assert parameter_lines(params)
 
 
 @many

@@ -127,6 +127,26 @@ def test_an_incapable_host_is_skipped(host: Host) -> None:
     assert host.tree() == before
 
 
+def test_a_diff_is_in_chain_order_and_says_what_an_empty_list_means(host: Host) -> None:
+    """FAULTS.md B12: sorted by name, scope and avoid both (none), and protect one line of 370 characters."""
+    lists = {"scope": [], "avoid": [], "protect": ["/init.scope", "name:sshd"], "prefer": {"/a": 1, "/b": 2}}
+    kinds = {name: "weights" if isinstance(value, dict) else "selectors" for name, value in lists.items()}
+    params = {name: {"type": kinds[name], "value": value} for name, value in lists.items()}
+    policies = {
+        "a-last": host.by_controller(order=30),
+        "b-first": host.by_controller(order=10, params=params),
+        "c-other": host.by_controller(order=1, kind="psi"),
+    }
+    after = host.ensure(policies)["diff"]["after"]
+    assert [each[:-1] for each in after.splitlines() if not each.startswith(" ")] == ["b-first", "a-last", "c-other"]
+    block = after[after.index("b-first:") : after.index("a-last:")].splitlines()[2:-2]
+    listed = ["  protect:", "    /init.scope", "    name:sshd", "  scope: everything"]
+    assert block == ["  avoid: nobody", "  prefer:", "    /a=1", "    /b=2", *listed]
+    swapped = host.ensure({**policies, "a-last": host.by_controller(order=5)}, check=True)["diff"]
+    assert swapped["before"].index("b-first") < swapped["before"].index("a-last")
+    assert swapped["after"].index("a-last") < swapped["after"].index("b-first")
+
+
 def test_a_changed_parameter_shows(host: Host) -> None:
     host.ensure({"own": host.by_controller()})
     changed = {"own": host.by_controller(params={"limit": {"type": "u32", "value": 4}})}
