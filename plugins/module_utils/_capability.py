@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any, Dict, Iterable, List, Optional, Set
 
-from ._errors import BpfOomError, from_errno
+from ._errors import BpfOomError, Several, from_errno
 from ._libbpf import KIND_ENUM, KIND_FUNC, KIND_STRUCT, MAP_TYPE_ARRAY, Btf, Library
 from ._paths import OFF_WORD, Paths
 
@@ -52,6 +52,8 @@ _CAPABLE = (
 
 #: bpf() finds objects by their ids only for who has it in the first user namespace; it stands for CAP_BPF and CAP_PERFMON, too.
 _CAP_SYS_ADMIN = 21
+#: Problems that nothing on the host can mend but another kernel or the module.
+_OF_THE_KERNEL = ("btf", "kernel")
 _NO = (-errno.EPERM, -errno.EACCES)
 _PROBE = b"bpf_oom_probe"
 _PROG_TYPE_TRACEPOINT = 5
@@ -69,8 +71,17 @@ class Problem:
     remedy: str
 
     @property
+    def error(self) -> BpfOomError:
+        return BpfOomError(self.cause, self.remedy)
+
+    @property
     def sentence(self) -> str:
-        return str(BpfOomError(self.cause, self.remedy))
+        return str(self.error)
+
+
+def together(problems: Iterable[Problem]) -> BpfOomError:
+    """All of them in one message; at least one."""
+    return Several([each.error for each in problems])
 
 
 @dataclass
@@ -88,8 +99,11 @@ class Capability:
         self.problems.append(Problem(identity, kind, cause, remedy))
 
     def blocking(self, kind: str) -> List[Problem]:
-        """What keeps policies of this kind from being loaded."""
-        return [problem for problem in self.problems if problem.kind in ("", kind)]
+        """What keeps policies of this kind from being loaded: first what only another kernel, or the module, can mend."""
+        return [problem for problem in self.sorted() if problem.kind in ("", kind)]
+
+    def sorted(self) -> List[Problem]:
+        return sorted(self.problems, key=lambda problem: problem.id not in _OF_THE_KERNEL)
 
     def has(self, kind: str, member: str) -> bool:
         return member in self.structs.get(STRUCTS[kind], [])
@@ -105,7 +119,7 @@ class Capability:
             "kfuncs": self.kfuncs,
             "features": self.features,
             "unprivileged_bpf": self.unprivileged_bpf,
-            "problems": [{"id": each.id, "kind": each.kind or "any", "sentence": each.sentence} for each in self.problems],
+            "problems": [{"id": each.id, "kind": each.kind or "any", "sentence": each.sentence} for each in self.sorted()],
         }
 
 
@@ -124,6 +138,7 @@ def read_capability(paths: Paths, lib: Optional[Library], lib_error: Optional[Bp
             found.libbpf = None
             identity = "libbpf_missing" if "not installed" in lib_error.cause else "libbpf_old"
             found.add(identity, lib_error.cause, lib_error.remedy)
+        _read_names(paths, found)
         return found
     found.libbpf = lib.version
     if not any(problem.id in ("user_namespace", "capabilities") for problem in found.problems):
@@ -245,9 +260,31 @@ def _read_bpffs(paths: Paths, found: Capability) -> None:
         found.add("bpffs", f"no BPF file system is mounted at {_BPFFS}", f"mount it with `mount -t bpf bpf {_BPFFS}`")
 
 
+def _has_btf(paths: Paths, found: Capability) -> bool:
+    if os.path.exists(paths.btf):
+        return True
+    found.add("btf", "the kernel has no /sys/kernel/btf/vmlinux", "boot a kernel with CONFIG_DEBUG_INFO_BTF=y")
+    return False
+
+
+def _lacks(found: Capability, kind: str) -> None:
+    found.add("kernel", f"the kernel {found.kernel} has no struct {STRUCTS[kind]}", _CAPABLE, kind)
+
+
+def _read_names(paths: Paths, found: Capability) -> None:
+    """Without libbpf: at least that the interface is not there, as who installs libbpf only would be told next."""
+    if not _has_btf(paths, found):
+        return
+    there = mentioned(paths.btf, STRUCTS.values())
+    if os.path.exists(paths.module_btf):
+        there |= mentioned(paths.module_btf, STRUCTS.values())
+    for kind, name in STRUCTS.items():
+        if name not in there:
+            _lacks(found, kind)
+
+
 def _read_btf(paths: Paths, lib: Library, found: Capability) -> None:
-    if not os.path.exists(paths.btf):
-        found.add("btf", "the kernel has no /sys/kernel/btf/vmlinux", "boot a kernel with CONFIG_DEBUG_INFO_BTF=y")
+    if not _has_btf(paths, found):
         return
     kfuncs = sorted({name for names in KFUNCS.values() for name in names})
     wanted = [*STRUCTS.values(), *kfuncs, *_FEATURE_ENUMS.values(), _REPORTS_POLICY]
@@ -275,7 +312,7 @@ def _read_btf(paths: Paths, lib: Library, found: Capability) -> None:
     found.features["own_report"] = _REPORTS_POLICY in there
     for kind, name in STRUCTS.items():
         if name not in found.structs:
-            found.add("kernel", f"the kernel {found.kernel} has no struct {name}", _CAPABLE, kind)
+            _lacks(found, kind)
             continue
         missing = [member for member in _NEEDED_MEMBERS[kind] if member not in found.structs[name]]
         missing += [kfunc for kfunc in KFUNCS[kind] if kfunc not in found.kfuncs]

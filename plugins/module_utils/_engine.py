@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Iterator
 
 from . import _reader
-from ._capability import Capability, Problem, read_capability
+from ._capability import Capability, Problem, read_capability, together
 from ._drift import Loaded, Reason, idle, load_reasons, observes, persist_reasons, renewals
 from ._errors import BpfOomError, from_errno
 from ._libbpf import Library
@@ -29,6 +29,7 @@ from ._paths import Paths
 from ._store import Store, StoredSet, host_lock
 from ._words import lines as parameter_lines
 
+Blocked = typing.Mapping[str, typing.Sequence[Problem]]
 Cgroups = typing.Mapping[str, typing.Mapping[str, int]]
 
 
@@ -187,29 +188,26 @@ class Engine:
 
     # ------------------------------------------------------------------ do it
 
-    def blocked(self, survey: Survey, kinds: Mapping[str, str], check: bool, announced: bool = False) -> dict[str, Problem]:
-        """The policies that this host cannot load now, and the first reason of each.
+    def blocked(self, survey: Survey, kinds: Mapping[str, str], check: bool, announced: bool = False) -> Blocked:
+        """The policies that this host cannot load now, and every reason of each.
 
         `announced`: in a check, the same play is about to bring the interface, as it may be about to install libbpf.
         """
+        # Nobody can look further without libbpf.
+        expected = {"libbpf_missing", *(["kernel"] if announced else [])} if check else set()
         found = {}
         for name, kind in sorted(kinds.items()):
-            problems = survey.capability.blocking(kind)
-            if check and announced:
-                problems = [problem for problem in problems if problem.id != "kernel"]
-            # In a check the same play may be about to install libbpf; nobody can look further without it.
-            if problems and not (check and problems[0].id == "libbpf_missing"):
-                found[name] = problems[0]
+            problems = [problem for problem in survey.capability.blocking(kind) if problem.id not in expected]
+            if problems:
+                found[name] = problems
         return found
 
-    def apply(
-        self, survey: Survey, wish: Wish, blocked: Mapping[str, Problem], check: bool = False, tolerant: bool = False
-    ) -> Outcome:
+    def apply(self, survey: Survey, wish: Wish, blocked: Blocked, check: bool = False, tolerant: bool = False) -> Outcome:
         """Make it so, all or nothing. `tolerant` is for the boot: one broken policy does not stop the others."""
         if not tolerant:
             _reader.refuse_files(self.paths, wish.manifests.values())
         cgroups = _reader.matching_cgroups(self.paths, wish.manifests.values())
-        plan = self.plan(survey, wish, cgroups, {name: problem.sentence for name, problem in blocked.items()})
+        plan = self.plan(survey, wish, cgroups, {name: str(together(problems)) for name, problems in blocked.items()})
         warnings = [
             f"Policy '{manifest.name}' is not active: {idle(manifest, cgroups)}."
             for manifest in sorted(wish.manifests.values(), key=sort_key)
@@ -364,7 +362,7 @@ def complete_wish(survey: Survey, wanted: Iterable[Manifest], absent: set[str], 
 def bring_back(engine: Engine, survey: Survey) -> Outcome:
     """Load what is persisted, as a boot does: one broken policy does not keep the others away."""
     wish = complete_wish(survey, survey.stored.manifests.values(), set(), exclusive=True)
-    blocked: dict[str, Problem] = engine.blocked(survey, {name: each.kind for name, each in wish.manifests.items()}, check=False)
+    blocked = engine.blocked(survey, {name: each.kind for name, each in wish.manifests.items()}, check=False)
     wish.load_only = True
     # What cannot be read cannot say that it is no longer wanted.
     wish.drop = set() if survey.stored.problem else wish.drop - set(survey.stored.broken)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 
 
 def printable(text: str) -> str:
@@ -24,6 +25,18 @@ class BpfOomError(Exception):
         self.cause = cause
         self.remedy = remedy
         self.details = details
+
+
+class Several(BpfOomError):
+    """Several at once, each with its way out; those with the same way out share a sentence. `cause` is the first one's."""
+
+    def __init__(self, errors: Sequence[BpfOomError]) -> None:
+        super().__init__(errors[0].cause, errors[0].remedy)
+        causes: dict[str, list[str]] = {}
+        for error in errors:
+            causes.setdefault(error.remedy, []).append(error.cause)
+        said = [BpfOomError(", and ".join(dict.fromkeys(each)), remedy) for remedy, each in causes.items()]
+        self.args = (" ".join(map(str, said)),)
 
 
 _REMEDIES = {

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Dict
 
+from ._capability import together
 from ._engine import Engine, Outcome, Survey, complete_wish
 from ._errors import BpfOomError
 from ._manifest import Manifest, digest
@@ -35,20 +36,20 @@ def run(request: Request, check: bool, engine: Engine | None = None) -> dict[str
         capability = survey.capability.report()
         warnings = []
         if blocked:
-            name, problem = next(iter(blocked.items()))
+            why = together(problem for problems in blocked.values() for problem in problems)
             if request["on_incapable"] == "fail":
-                others = [each["sentence"] for each in capability["problems"] if each["sentence"] != problem.sentence]
-                raise BpfOomError(problem.cause, problem.remedy, "\n".join(others))
+                raise why
             if request["on_incapable"] == "skip":
                 from ._report import describe
 
                 outcome = Outcome(False, {"before": "", "after": ""}, describe(engine, survey), [])
-                outcome.warnings.append(f"Nothing was done on this host: {problem.sentence}")
+                outcome.warnings.append(f"Nothing was done on this host: {why}")
                 outcome.drift = [
-                    {"policy": name, "aspect": "capability", "what": found.sentence} for name, found in sorted(blocked.items())
+                    {"policy": name, "aspect": "capability", "what": str(together(found))}
+                    for name, found in sorted(blocked.items())
                 ]
                 return result(outcome, capability)
-            warnings.append(f"Persisted, but '{name}' is not loaded: {problem.sentence}")
+            warnings += [f"Persisted, but '{name}' is not loaded: {together(found)}" for name, found in sorted(blocked.items())]
         needs = Needs(engine, survey, request["blobs"], check)
         manifests = [needs.manifest(name, policy) for name, policy in policies.items()]
         if needs.missing:

@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._capability import KFUNCS, Capability, read_capability
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._capability import (
+    KFUNCS,
+    Capability,
+    read_capability,
+    together,
+)
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._compiler import compile_bundle, find_toolchain
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._core import elf_sections
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
@@ -281,6 +286,37 @@ def test_libbpf_missing(tree: Path) -> None:
         Library(soname="libbpf-none.so.1")
     (problem,) = read_capability(Paths(str(tree)), None, caught.value).problems
     assert problem.id == "libbpf_missing"
+
+
+def test_what_only_another_kernel_mends_comes_first(tree: Path, lib: Library) -> None:
+    """FAULTS.md B11: the first reason was cgroup v2, and nobody said that another kernel is needed, too."""
+    (tree / "sys/fs/cgroup/cgroup.controllers").unlink()
+    (tree / "sys/kernel/btf/vmlinux").write_bytes(kernel("int other;\n"))
+    found = read(tree, lib)
+    assert [problem.id for problem in found.blocking("psi")] == ["kernel", "cgroup1"]
+    assert [problem["id"] for problem in found.report()["problems"]] == ["kernel", "kernel", "cgroup1"]
+    said = str(together([*found.blocking("oom"), *found.blocking("psi")]))
+    assert re.fullmatch(
+        r"The kernel 6\.12\.0-test has no struct bpf_oom_ops, and the kernel 6\.12\.0-test has no struct bpf_psi_ops; "
+        r"run the role linuxmm\.bpf_oom\.kernel[^;]*\. /sys/fs/cgroup is not cgroup v2; boot [^;]*\.",
+        said,
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "ids"), [(False, ["kernel", "kernel", "libbpf_old"]), (True, ["libbpf_old"])], ids=["stock", "with the module"]
+)
+def test_that_the_kernel_lacks_it_is_also_said_with_an_old_libbpf(tree: Path, lib: Library, module: bool, ids: list[str]) -> None:
+    vmlinux = tree / "sys/kernel/btf/vmlinux"
+    vmlinux.write_bytes(kernel("int other;\n"))
+    if module:
+        vmlinux.with_name("bpf_oom").write_bytes(of_module(lib, vmlinux))
+    with pytest.raises(BpfOomError) as caught:
+        Library(minimum=(99, 0))
+    found = read_capability(Paths(str(tree)), None, caught.value)
+    assert [problem["id"] for problem in found.report()["problems"]] == ids
+    vmlinux.unlink()
+    assert [problem.id for problem in read_capability(Paths(str(tree)), None, caught.value).sorted()] == ["btf", "libbpf_old"]
 
 
 def test_data_is_read_by_name(tree: Path, lib: Library, tmp_path: Path) -> None:

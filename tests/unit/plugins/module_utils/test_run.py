@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._capability import Capability
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._compiler import compile_bundle, find_toolchain, input_digest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import Engine, Survey, Wish
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
@@ -117,6 +118,32 @@ def test_an_incapable_host_is_refused(host: Host) -> None:
     with pytest.raises(BpfOomError, match="; "):
         host.ensure({"own": host.by_controller()}, check=True, on_incapable="fail")
     assert host.tree() == before
+
+
+def test_every_reason_stands_in_one_message_the_kernel_first(host: Host) -> None:
+    """FAULTS.md B11: `msg` had cgroup v2 alone; and a check of a host without libbpf said nothing of its kernel."""
+    own = {"own": host.by_controller(), "pressure": host.by_controller(kind="psi")}
+    with pytest.raises(BpfOomError) as caught:
+        host.ask(own, on_incapable="fail")
+    said = str(caught.value)
+    wanted = ["/sys/kernel/btf/vmlinux", "not cgroup v2", "PSI is off", "no BPF file system", "libbpf"]
+    places = [said.lower().index(each.lower()) for each in wanted]
+    assert places[0] == min(places)
+    assert caught.value.details == ""
+    warnings = host.ensure(own)["warnings"]
+    assert warnings[0].startswith("Persisted, but 'own' is not loaded: The kernel has no /sys/kernel/btf/vmlinux")
+    assert "PSI is off" in warnings[1] and "PSI is off" not in warnings[0]
+
+
+@pytest.mark.parametrize(("announced", "blocked"), [(False, ["own"]), (True, [])])
+def test_a_check_before_libbpf_is_there_knows_of_the_kernel(host: Host, announced: bool, blocked: list[str]) -> None:
+    capability = Capability()
+    capability.add("kernel", "the kernel x has no struct bpf_oom_ops", "run the role", "oom")
+    capability.add("libbpf_missing", "libbpf.so.1 is not installed", "install it")
+    engine = Engine(host.paths)
+    survey = Survey(capability, engine.store.read_set(), {}, [], [])
+    assert list(engine.blocked(survey, {"own": "oom", "pressure": "psi"}, check=True, announced=announced)) == blocked
+    assert list(engine.blocked(survey, {"own": "oom"}, check=False)) == ["own"]
 
 
 def test_an_incapable_host_is_skipped(host: Host) -> None:
