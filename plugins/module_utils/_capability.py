@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, Iterable, List, Optional, Set
 
 from ._errors import BpfOomError, Several, from_errno
+from ._interface import arguments, other_version
 from ._libbpf import KIND_ENUM, KIND_FUNC, KIND_STRUCT, MAP_TYPE_ARRAY, Btf, Library
 from ._paths import OFF_WORD, Paths
 
@@ -48,12 +49,16 @@ _CAPABLE = (
     "run the role linuxmm.bpf_oom.kernel, which brings the interface to Debian's kernels as a module,"
     " or boot a kernel that has it (kernel/ of this project builds one)"
 )
+_THIS_VERSION = {
+    "kernel": "boot a kernel with this version of it (kernel/ of this project builds one), or a stock kernel with the module",
+    "module": "run the role linuxmm.bpf_oom.kernel, which brings the module of this version",
+}
 
 
 #: bpf() finds objects by their ids only for who has it in the first user namespace; it stands for CAP_BPF and CAP_PERFMON, too.
 _CAP_SYS_ADMIN = 21
 #: Problems that nothing on the host can mend but another kernel or the module.
-_OF_THE_KERNEL = ("btf", "kernel")
+_OF_THE_KERNEL = ("btf", "kernel", "version")
 _NO = (-errno.EPERM, -errno.EACCES)
 _PROBE = b"bpf_oom_probe"
 _PROG_TYPE_TRACEPOINT = 5
@@ -301,23 +306,35 @@ def _read_btf(paths: Paths, lib: Library, found: Capability) -> None:
     def find(name: str, kind: int) -> int:
         return types().find(name, kind) if name in there else 0
 
+    functions = {name: find(name, KIND_FUNC) for name in kfuncs}
+    callbacks: Dict[str, Dict[str, int]] = {}
     for name in STRUCTS.values():
         type_id = find(name, KIND_STRUCT)
         if type_id:
-            found.structs[name] = list(types().members(type_id))
+            members = types().members(type_id)
+            found.structs[name] = list(members)
+            callbacks[name] = {member: types().callback(field.type_id) for member, field in members.items()}
     found.interface = ("module" if module else "kernel") if found.structs else None
-    found.kfuncs = [name for name in kfuncs if find(name, KIND_FUNC)]
+    found.kfuncs = [name for name in kfuncs if functions[name]]
     found.features = {name: bool(find(enum, KIND_ENUM)) for name, enum in _FEATURE_ENUMS.items()}
     found.features.update({feature: found.has("psi", callback) for callback, (feature, _without) in LACKING.items()})
     found.features["own_report"] = _REPORTS_POLICY in there
     for kind, name in STRUCTS.items():
-        if name not in found.structs:
+        if found.interface is None:
             _lacks(found, kind)
             continue
-        missing = [member for member in _NEEDED_MEMBERS[kind] if member not in found.structs[name]]
-        missing += [kfunc for kfunc in KFUNCS[kind] if kfunc not in found.kfuncs]
-        if missing:
-            found.add("kernel", f"the kernel {found.kernel} has {name} but lacks {', '.join(missing)}", _CAPABLE, kind)
+        wrong = [] if name in callbacks else [f"no struct {name}"]
+        have = callbacks.get(name, {})
+        wrong += [f"no {member} in struct {name}" for member in _NEEDED_MEMBERS[kind] if have and member not in have]
+        wrong += [f"no {kfunc}()" for kfunc in KFUNCS[kind] if not functions[kfunc]]
+        protos = {**have, **{kfunc: types().type(functions[kfunc]).target for kfunc in KFUNCS[kind] if functions[kfunc]}}
+        for what, proto in protos.items():
+            taken = arguments(types(), proto)
+            if other_version(what, taken):
+                wrong.append(f"{what}({', '.join(taken)})")
+        if wrong:
+            cause = f"the kernel {found.kernel} has another version of the interface: {', '.join(wrong)}"
+            found.add("version", cause, _THIS_VERSION[found.interface], kind)
 
 
 def mentioned(path: str, names: Iterable[str]) -> Set[str]:

@@ -17,6 +17,7 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from ._capability import LACKING, STRUCTS
 from ._errors import BpfOomError
+from ._interface import Plain, arguments, clash
 
 _MAGIC = 0xEB9F
 _INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF = 1, 2, 3, 4, 5, 6, 7, 8
@@ -89,6 +90,22 @@ class Types:
                 return number
             number = self.types[number].of
         raise ValueError("a circle of types")
+
+    def behind(self, type_id: int) -> Plain:
+        found = self.types[self.plain(type_id)]
+        encoding = struct.unpack_from("<I", self.data, found.tail)[0] >> 24 if found.kind == _INT else 0
+        return Plain(found.name, found.kind, found.of, encoding)
+
+    def parameters(self, proto_id: int) -> List[int]:
+        found = self.types[proto_id]
+        count = found.parts if found.kind == _PROTO else 0
+        return [struct.unpack_from("<II", self.data, found.tail + 8 * index)[1] for index in range(count)]
+
+    def callback(self, type_id: int) -> int:
+        """The FUNC_PROTO that a member points to, 0 when it is no callback."""
+        pointer = self.types[self.plain(type_id)]
+        proto = self.plain(pointer.of) if pointer.kind == _PTR else 0
+        return proto if self.types[proto].kind == _PROTO else 0
 
     def members(self, number: int) -> Iterator[Tuple[str, int]]:
         found = self.types[number]
@@ -163,12 +180,12 @@ def _gunzip(data: bytes) -> bytes:
 def _unzstd(data: bytes) -> bytes:
     """By libzstd, which every Debian has; Python has its own only from 3.14 on."""
     library = ctypes.CDLL("libzstd.so.1")
-    for name, arguments in (
+    for name, types in (
         ("ZSTD_findFrameCompressedSize", [ctypes.c_char_p, ctypes.c_size_t]),
         ("ZSTD_decompress", [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t]),
     ):
         function = getattr(library, name)
-        function.restype, function.argtypes = ctypes.c_size_t, arguments
+        function.restype, function.argtypes = ctypes.c_size_t, types
     length = library.ZSTD_findFrameCompressedSize(data, len(data))
     # An error is a number so great that nothing can be so long. Behind the frame the kernel has how long its contents are.
     (size,) = struct.unpack_from("<I", data, length)
@@ -358,8 +375,11 @@ def _missing_kfuncs(local: Types, target: Types, weak: List[str]) -> Iterator[st
         theirs = [target.types[each] for each in target.named(_FUNC, found.name)]
         if not theirs:
             yield f"it has no kfunc {found.name}()"
-        elif local.types[found.of].parts not in [target.types[each.of].parts for each in theirs]:
-            yield f"its kfunc {found.name}() has other arguments"
+        else:
+            mine = arguments(local, found.of)
+            have = [arguments(target, each.of) for each in theirs]
+            if all(clash(found.name, mine, each) for each in have):
+                yield f"its kfunc {found.name}() has other arguments ({', '.join(have[0]) or 'none'})"
 
 
 def problems(data: bytes, target: Types) -> List[str]:
@@ -397,10 +417,16 @@ def _missing_structs(local: Types, target: Types) -> Iterator[str]:
             if not theirs:
                 yield f"it has no struct {name}"
                 continue
-            have = [member for member, _of in target.members(theirs[0])]
-            for member, _of in local.members(number):
-                if member not in have and member not in LACKING:
-                    yield f"its struct {name} has no {member}"
+            have = dict(target.members(theirs[0]))
+            for member, of in local.members(number):
+                if member not in have:
+                    if member not in LACKING:
+                        yield f"its struct {name} has no {member}"
+                    continue
+                proto = local.callback(of)
+                found = arguments(target, target.callback(have[member]))
+                if proto and clash(member, arguments(local, proto), found):
+                    yield f"it has another version of the interface: {member}({', '.join(found)})"
 
 
 def without(data: bytes, target: Types) -> List[str]:

@@ -17,6 +17,7 @@ from ctypes import POINTER, c_char, c_char_p, c_int, c_int32, c_int64, c_size_t,
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from ._errors import BpfOomError, from_errno
+from ._interface import Plain
 
 SONAME = "libbpf.so.1"
 # 1.4 cannot set members of a .struct_ops.link map before load reliably; 1.5 is Debian 13's.
@@ -24,8 +25,8 @@ MINIMUM = (1, 5)
 
 KIND_INT, KIND_PTR, KIND_ARRAY, KIND_STRUCT, KIND_ENUM = 1, 2, 3, 4, 6
 KIND_TYPEDEF, KIND_VOLATILE, KIND_CONST, KIND_RESTRICT = 8, 9, 10, 11
-KIND_FUNC, KIND_FUNC_PROTO, KIND_DATASEC = 12, 13, 15
-_MODIFIERS = (KIND_TYPEDEF, KIND_VOLATILE, KIND_CONST, KIND_RESTRICT)
+KIND_FUNC, KIND_FUNC_PROTO, KIND_DATASEC, KIND_TYPE_TAG = 12, 13, 15, 18
+_MODIFIERS = (KIND_TYPEDEF, KIND_VOLATILE, KIND_CONST, KIND_RESTRICT, KIND_TYPE_TAG)
 _INT_SIGNED = 1
 
 LINK_TYPE_STRUCT_OPS = 9
@@ -226,11 +227,32 @@ class Btf:
         found = self.resolve(type_id)
         return found.kind == KIND_PTR and self.resolve(found.target).kind == KIND_FUNC_PROTO
 
+    def behind(self, type_id: int) -> Plain:
+        found = self.resolve(type_id)
+        return Plain(found.name, found.kind, found.target, self._encoding(found) if found.kind == KIND_INT else 0)
+
+    def parameters(self, proto_id: int) -> List[int]:
+        found = self.type(proto_id)
+        raw = ctypes.string_at(found.address, 8 * found.vlen) if found.kind == KIND_FUNC_PROTO else b""
+        return [type_id for _name, type_id in struct.iter_unpack("=II", raw)]
+
+    def callback(self, type_id: int) -> int:
+        """The FUNC_PROTO that a member points to, 0 when it is no callback."""
+        if not self.is_callback(type_id):
+            return 0
+        proto = self.resolve(type_id).target
+        while self.type(proto).kind in _MODIFIERS:
+            proto = self.type(proto).target
+        return proto
+
     def is_integer(self, type_id: int) -> bool:
         return self.resolve(type_id).kind == KIND_INT
 
+    def _encoding(self, found: BtfType) -> int:
+        return int(struct.unpack("=I", ctypes.string_at(found.address, 4))[0] >> 24)
+
     def _is_signed(self, found: BtfType) -> bool:
-        return bool(struct.unpack("=I", ctypes.string_at(found.address, 4))[0] >> 24 & _INT_SIGNED)
+        return bool(self._encoding(found) & _INT_SIGNED)
 
     def _element(self, found: BtfType) -> Tuple[int, int]:
         """An array's element type and their number."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import re
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,18 +19,47 @@ from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._capability import
 )
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._compiler import compile_bundle, find_toolchain
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._core import elf_sections
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import Engine
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._libbpf import KIND_DATASEC, Library
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._object import verifier_reason
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Paths
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._run import run
+from ansible_collections.linuxmm.bpf_oom.tests.unit.plugins.module_utils.common import OBJECT, manifest
 
-STRUCTS = """
-struct bpf_oom_ops { int (*handle_out_of_memory)(void *); char name[64]; } oom;
-struct bpf_psi_ops { int (*init)(void *); void (*handle_psi_event)(void *); } psi;
+TYPES = """
+typedef unsigned long long u64;
+typedef unsigned int u32;
+struct oom_control; struct task_struct; struct mem_cgroup; struct cgroup_subsys_state; struct bpf_psi; struct psi_trigger;
+"""
+OOM_OPS = "struct bpf_oom_ops { int (*handle_out_of_memory)(struct oom_control *oc); char name[64]; } oom;\n"
+PSI_OPS = """
+struct bpf_psi_ops {
+    int (*init)(struct bpf_psi *psi);
+    void (*handle_psi_event)(struct psi_trigger *t);
+    void (*handle_cgroup_free)(u64 cgroup_id);
+} psi;
+"""
+STRUCTS = f"""{TYPES}{OOM_OPS}{PSI_OPS}
 const volatile unsigned long long limit = 7;
 const volatile int below = -2;
 const volatile char word[8] = "word";
 """
+#: As the first public version has them.
+FUNCTIONS = {
+    "bpf_oom_kill_process": "struct oom_control *oc, struct task_struct *task, const char *message__str",
+    "bpf_out_of_memory": "struct mem_cgroup *memcg__nullable, int order, _Bool wait, const char *constraint_text__nullable",
+    "bpf_task_is_oom_victim": "struct task_struct *task",
+    "bpf_psi_create_trigger": "struct bpf_psi *psi, u64 cgroup_id, u32 resource, u32 threshold_us, u32 window_us",
+    "bpf_get_root_mem_cgroup": "void",
+    "bpf_get_mem_cgroup": "struct cgroup_subsys_state *css",
+    "bpf_put_mem_cgroup": "struct mem_cgroup *memcg",
+}
+
+
+def defined(**changes: str) -> str:
+    """The kfuncs in C, those in `changes` with other arguments."""
+    return "".join(f"int {name}({taken}) {{ return 0; }}\n" for name, taken in {**FUNCTIONS, **changes}.items())
 
 
 def kernel(source: str) -> bytes:
@@ -55,8 +85,8 @@ def lib() -> Library:
 
 @pytest.fixture(scope="module")
 def capable() -> bytes:
-    functions = sorted({name for names in KFUNCS.values() for name in names})
-    return kernel(STRUCTS + "".join(f"int {name}(void) {{ return 0; }}\n" for name in functions))
+    assert set(FUNCTIONS) == {name for names in KFUNCS.values() for name in names}
+    return kernel(STRUCTS + defined())
 
 
 @pytest.fixture
@@ -188,14 +218,11 @@ def test_psi_off_keeps_only_psi_policies_away(tree: Path, lib: Library) -> None:
     assert found.blocking("oom") == []
 
 
-FLEET = """
-struct bpf_oom_ops { int (*handle_out_of_memory)(void *); char name[64]; } oom;
-struct bpf_psi_ops {
-    int (*init)(void *); void (*handle_psi_event)(void *); void (*handle_cgroup_online)(unsigned long long);
-} psi;
-enum bpf_psi_resource_flags { BPF_PSI_AVERAGES = 0x40000000 } flags;
-enum bpf_oom_limits { BPF_OOM_MAX_STRIKES = 3 } limits;
-struct oom_control { const char *bpf_policy_name; } control;
+ONLINE = "void (*handle_cgroup_online)(u64 cgroup_id); } psi;"
+FLEET = f"""{TYPES}{OOM_OPS}{PSI_OPS.replace("} psi;", ONLINE)}
+enum bpf_psi_resource_flags {{ BPF_PSI_AVERAGES = 0x40000000 }} flags;
+enum bpf_oom_limits {{ BPF_OOM_MAX_STRIKES = 3 }} limits;
+struct oom_control {{ const char *bpf_policy_name; }} control;
 """
 
 
@@ -206,9 +233,7 @@ def test_the_plain_interface_has_no_feature_and_no_problem(tree: Path, lib: Libr
 
 
 def test_features_are_read_from_btf(tree: Path, lib: Library) -> None:
-    functions = sorted({name for names in KFUNCS.values() for name in names})
-    source = FLEET + "".join(f"int {name}(void) {{ return 0; }}\n" for name in functions)
-    (tree / "sys/kernel/btf/vmlinux").write_bytes(kernel(source))
+    (tree / "sys/kernel/btf/vmlinux").write_bytes(kernel(FLEET + defined()))
     found = read(tree, lib).report()
     assert found["features"] == {"cgroup_online": True, "averages": True, "bypass": True, "own_report": True}
     assert found["interface"] == "kernel"
@@ -223,20 +248,50 @@ def of_module(lib: Library, base: Path) -> bytes:
         return function(*arguments)
 
     split = ctypes.c_void_p(call("btf__new_empty_split", ctypes.c_void_p, ctypes.c_void_p(lib.kernel_btf(str(base)).handle)))
-    nothing = call("btf__add_func_proto", ctypes.c_int, split, 0)
-    pointer = call("btf__add_ptr", ctypes.c_int, split, nothing)
-    for struct, members in {
-        b"bpf_oom_ops": (b"handle_out_of_memory", b"name"),
-        b"bpf_psi_ops": (b"init", b"handle_psi_event", b"handle_cgroup_online"),
-    }.items():
+
+    def pointer(kind: str, name: str) -> int:
+        target = call("btf__add_fwd", ctypes.c_int, split, name.encode(), 0) if kind == "struct" else integers[kind]
+        return int(call("btf__add_ptr", ctypes.c_int, split, target))
+
+    def proto(*taken: int) -> int:
+        made = int(call("btf__add_func_proto", ctypes.c_int, split, 0))
+        for number, each in enumerate(taken):
+            call("btf__add_func_param", ctypes.c_int, split, f"p{number}".encode(), each)
+        return made
+
+    integers = {
+        name: call("btf__add_int", ctypes.c_int, split, name.encode(), ctypes.c_size_t(size), encoding)
+        for name, size, encoding in (("u64", 8, 0), ("u32", 4, 0), ("int", 4, 1), ("bool", 1, 4), ("char", 1, 1))
+    }
+    names = ("oom_control", "task_struct", "mem_cgroup", "cgroup_subsys_state", "bpf_psi", "bpf_psi_event")
+    oom, task, memcg, css, psi, event = (pointer("struct", name) for name in names)
+    text, u64, u32 = pointer("char", ""), integers["u64"], integers["u32"]
+    callbacks = {
+        b"bpf_oom_ops": {b"handle_out_of_memory": [oom], b"name": [text]},
+        b"bpf_psi_ops": {b"init": [psi], b"handle_psi_event": [event], b"handle_cgroup_online": [u64]},
+    }
+    protos = {member: proto(*taken) for members in callbacks.values() for member, taken in members.items()}
+    pointers = {member: call("btf__add_ptr", ctypes.c_int, split, each) for member, each in protos.items()}
+    for struct, members in callbacks.items():
         call("btf__add_struct", ctypes.c_int, split, struct, 8 * len(members))
         for index, member in enumerate(members):
-            call("btf__add_field", ctypes.c_int, split, member, pointer, 64 * index, 0)
+            type_id = text if member == b"name" else pointers[member]
+            call("btf__add_field", ctypes.c_int, split, member, type_id, 64 * index, 0)
     for enum, value in ((b"bpf_psi_resource_flags", b"BPF_PSI_AVERAGES"), (b"bpf_oom_limits", b"BPF_OOM_MAX_STRIKES")):
         call("btf__add_enum", ctypes.c_int, split, enum, 4)
         call("btf__add_enum_value", ctypes.c_int, split, value, ctypes.c_int64(1))
-    for name in sorted({name for names in KFUNCS.values() for name in names}):
-        call("btf__add_func", ctypes.c_int, split, name.encode(), 1, nothing)
+    kfuncs = {
+        b"bpf_oom_kill_process": [oom, task, text],
+        b"bpf_out_of_memory": [memcg, integers["int"], integers["bool"], text],
+        b"bpf_task_is_oom_victim": [task],
+        b"bpf_psi_create_trigger": [psi, u64, u32, u32, u32],
+        b"bpf_get_root_mem_cgroup": [],
+        b"bpf_get_mem_cgroup": [css],
+        b"bpf_put_mem_cgroup": [memcg],
+    }
+    for name, taken in kfuncs.items():
+        made = proto(*taken)
+        call("btf__add_func", ctypes.c_int, split, name, 1, made)
     size = ctypes.c_uint32()
     data = call("btf__raw_data", ctypes.c_void_p, split, ctypes.byref(size))
     return ctypes.string_at(data, size.value)
@@ -266,7 +321,81 @@ def test_a_kernel_without_the_interface(tree: Path, lib: Library) -> None:
 
 def test_a_kernel_with_half_of_it(tree: Path, lib: Library) -> None:
     (tree / "sys/kernel/btf/vmlinux").write_bytes(kernel(STRUCTS))
-    assert "lacks bpf_oom_kill_process" in read(tree, lib).blocking("oom")[0].sentence
+    assert "another version of the interface: no bpf_oom_kill_process(), no" in read(tree, lib).blocking("oom")[0].sentence
+
+
+LINK = "struct oom_control *oc, struct bpf_struct_ops_link *link"
+LATER = f"struct bpf_struct_ops_link; struct bpf_oom_ctx; {TYPES}"
+
+
+@pytest.mark.parametrize(
+    ("source", "oom", "psi"),
+    [
+        # The third public version: the handler takes its link, and pressure is a tracepoint.
+        (
+            LATER + OOM_OPS.replace("struct oom_control *oc", LINK) + defined(),
+            "handle_out_of_memory(struct oom_control *, struct bpf_struct_ops_link *)",
+            "no struct bpf_psi_ops",
+        ),
+        # The author's later tree.
+        (
+            "struct cgroup;" + TYPES + OOM_OPS.replace("*oc", "*oc, struct cgroup *cgrp") + PSI_OPS + defined(),
+            "handle_out_of_memory(struct oom_control *, struct cgroup *)",
+            "",
+        ),
+        # The second: another first argument, flags for a bool, events with a leading bpf_psi.
+        (
+            LATER
+            + OOM_OPS.replace("struct oom_control *oc", "struct bpf_oom_ctx *ctx")
+            + PSI_OPS.replace("(struct psi_trigger", "(struct bpf_psi *psi, struct psi_trigger")
+            + defined(bpf_out_of_memory="struct mem_cgroup *memcg__nullable, int order, u64 flags"),
+            "handle_out_of_memory(struct bpf_oom_ctx *)",
+            "handle_psi_event(struct bpf_psi *, struct psi_trigger *), bpf_out_of_memory(struct mem_cgroup *, s32, u64)",
+        ),
+        (TYPES + OOM_OPS + PSI_OPS.replace("u64 cgroup_id", "void") + defined(), "", "handle_cgroup_free()"),
+        (TYPES + OOM_OPS + defined(), "", "no struct bpf_psi_ops"),
+        (TYPES + PSI_OPS + defined(), "no struct bpf_oom_ops", ""),
+        (
+            STRUCTS + defined(bpf_oom_kill_process="struct oom_control *oc, int pid"),
+            "bpf_oom_kill_process(struct oom_control *, s32)",
+            "",
+        ),
+    ],
+)
+def test_another_version_of_the_interface_is_told_by_its_prototypes(
+    tree: Path, lib: Library, source: str, oom: str, psi: str
+) -> None:
+    """FAULTS.md B7: capable by the names, and then the load failed with a sentence about the verifier."""
+    (tree / "sys/kernel/btf/vmlinux").write_bytes(kernel(source))
+    found = read(tree, lib)
+    for kind, wrong in (("oom", oom), ("psi", psi)):
+        blocking = found.blocking(kind)
+        assert [problem.id for problem in blocking] == (["version"] if wrong else [])
+        for problem in blocking:
+            begins = f"The kernel 6.12.0-test has another version of the interface: {wrong}; boot a kernel with this version"
+            assert problem.sentence.startswith(begins)
+
+
+@pytest.mark.parametrize("on_incapable", ["fail", "persist_only"])
+def test_another_version_is_refused_before_a_load_is_tried(tree: Path, lib: Library, on_incapable: str) -> None:
+    if os.geteuid() != 0:
+        pytest.fail("the engine is for root: run these tests as root")
+    (tree / "sys/kernel/btf/vmlinux").write_bytes(kernel(LATER + OOM_OPS.replace("struct oom_control *oc", LINK) + defined()))
+    for name in ("var/lib", "run"):
+        (tree / name).mkdir(parents=True)
+    wanted = {key: getattr(manifest(), key) for key in manifest().__dataclass_fields__ if key != "name"}
+    # Whoever loads opens the object first, and this is none.
+    (tree / "object").write_bytes(OBJECT)
+    blobs = {wanted["inputs"]: str(tree / "object")}
+    request = {"state": "present", "exclusive": True, "absent": [], "policies": {"leaf": wanted}, "blobs": blobs}
+    engine = Engine(Paths(str(tree)), lib)
+    if on_incapable == "fail":
+        with pytest.raises(BpfOomError, match="another version of the interface: handle_out_of_memory"):
+            run({**request, "on_incapable": on_incapable}, False, engine)
+        return
+    result = run({**request, "on_incapable": on_incapable}, False, engine)
+    assert "another version of the interface" in result["warnings"][0]
+    assert "another version of the interface" in result["policies"]["leaf"]["why"]
 
 
 @pytest.mark.parametrize("data", [b"nonsense", b"", b"\x9f\xeb\1\0" + 20 * b"\xff"])

@@ -111,15 +111,23 @@ def test_who_asks_for_a_field_has_code_for_both_answers(target: Types) -> None:
     ("declared", "problem"),
     [
         ('extern int bpf_kill(struct mm_struct *mm, int why) SEC(".ksyms");', []),
-        ('extern int bpf_kill(struct mm_struct *mm) SEC(".ksyms");', ["its kfunc bpf_kill() has other arguments"]),
+        (
+            'extern int bpf_kill(struct mm_struct *mm) SEC(".ksyms");',
+            ["its kfunc bpf_kill() has other arguments (struct mm_struct *, s32)"],
+        ),
+        (
+            'extern int bpf_kill(struct task_struct *mm, int why) SEC(".ksyms");',
+            ["its kfunc bpf_kill() has other arguments (struct mm_struct *, s32)"],
+        ),
+        ('extern int bpf_kill(void *mm, unsigned char why) SEC(".ksyms");', []),
         ('extern int bpf_gone(struct mm_struct *mm, int why) SEC(".ksyms");', ["it has no kfunc bpf_gone()"]),
         ('extern int bpf_gone(struct mm_struct *mm, int why) SEC(".ksyms") __attribute__((weak));', []),
     ],
 )
 def test_kfuncs(target: Types, declared: str, problem: list[str]) -> None:
     name = "bpf_gone" if "bpf_gone" in declared else "bpf_kill"
-    call = f"{name}(mm)" if "why" not in declared else f"{name}(mm, 1)"
-    assert problems(program(call, f"struct mm_struct; {declared}"), target) == problem
+    call = f"{name}((void *)mm)" if "why" not in declared else f"{name}((void *)mm, 1)"
+    assert problems(program(call, f"struct mm_struct; struct task_struct; {declared}"), target) == problem
 
 
 @pytest.mark.parametrize(
@@ -143,6 +151,28 @@ def test_callbacks(target: Types) -> None:
     plain = Types(elf_sections(build("int nothing;"))[".BTF"])
     assert problems(build(psi % ""), plain) == ["it has no struct bpf_psi_ops"]
     assert without(build(psi % ""), plain) == []
+
+
+@pytest.mark.parametrize(
+    ("theirs", "found"),
+    [
+        ("struct oom_control *oc", ""),
+        ("struct oom_control *oc, struct cgroup *cgrp", "struct oom_control *, struct cgroup *"),
+        ("struct bpf_oom_ctx *ctx", "struct bpf_oom_ctx *"),
+    ],
+)
+def test_callbacks_are_compared_by_their_prototypes(theirs: str, found: str) -> None:
+    """FAULTS.md B7, of a kernel that does not run: only the names of members were looked at."""
+    types = "struct oom_control; struct cgroup; struct bpf_oom_ctx; "
+    ops = types + "struct bpf_oom_ops { int (*handle_out_of_memory)(%s); } ops = { 0 };"
+    said = [f"it has another version of the interface: handle_out_of_memory({found})"] if found else []
+    assert problems(build(ops % "struct oom_control *oc"), Types(elf_sections(build(ops % theirs))[".BTF"])) == said
+
+
+@pytest.mark.parametrize("theirs", ["struct psi_trigger *t", "struct bpf_psi_event *event"])
+def test_an_event_is_the_kernels_or_the_modules(theirs: str) -> None:
+    ops = "struct psi_trigger; struct bpf_psi_event; struct bpf_psi_ops { void (*handle_psi_event)(%s); } ops = { 0 };"
+    assert problems(build(ops % "struct psi_trigger *t"), Types(elf_sections(build(ops % theirs))[".BTF"])) == []
 
 
 def zstd(data: bytes) -> bytes:
