@@ -21,8 +21,12 @@ from ._reader import new_pins
 from ._writer import Writer
 
 
-def change(engine: Engine, survey: Survey, wish: Wish, plan: Plan, cgroups: Cgroups, tolerant: bool) -> dict[str, str]:
+def change(
+    engine: Engine, survey: Survey, wish: Wish, plan: Plan, cgroups: Cgroups, tolerant: bool
+) -> tuple[dict[str, str], list[str]]:
+    """Do it. What failed, by policy, which only a `tolerant` change survives, and warnings."""
     failed: dict[str, str] = {}
+    warnings: list[str] = []
     store = Writer(engine.paths)
     for name in survey.unfinished:
         _drop_new(engine.paths, name)
@@ -30,7 +34,8 @@ def change(engine: Engine, survey: Survey, wish: Wish, plan: Plan, cgroups: Cgro
     try:
         for name in plan.anew:
             try:
-                fresh[name] = _load_beside(engine, survey, wish, wish.manifests[name], cgroups)
+                fresh[name], anew = _load_beside(engine, survey, wish, wish.manifests[name], cgroups)
+                warnings += anew
             except BpfOomError as error:
                 if not tolerant:
                     raise
@@ -57,16 +62,16 @@ def change(engine: Engine, survey: Survey, wish: Wish, plan: Plan, cgroups: Cgro
     if engine.lib is not None:
         for foreign in plan.foreign:
             _loader.remove_foreign(engine.lib, foreign)
-    return failed
+    return failed, warnings
 
 
-def _load_beside(engine: Engine, survey: Survey, wish: Wish, manifest: Manifest, cgroups: Cgroups) -> Loaded:
-    """Load the policy under its second pin and believe only what the kernel shows."""
+def _load_beside(engine: Engine, survey: Survey, wish: Wish, manifest: Manifest, cgroups: Cgroups) -> tuple[Loaded, list[str]]:
+    """Load the policy under its second pin and believe only what the kernel shows; what could not be kept, a sentence each."""
     if engine.lib is None:
         raise engine.lib_error or BpfOomError("libbpf is not loaded", "install it")
     try:
         _loader.refuse_many(manifest, cgroups)
-        _loader.load(engine.lib, survey.capability, manifest, _object(engine, wish, manifest), engine.paths)
+        anew = _loader.load(engine.lib, survey.capability, manifest, _object(engine, wish, manifest), engine.paths)
         found = engine.read(manifest.name, new=True)
         # Without the cgroups: one that went away since they were listed is nobody's fault.
         wrong = load_reasons(manifest, found, {})
@@ -77,7 +82,7 @@ def _load_beside(engine: Engine, survey: Survey, wish: Wish, manifest: Manifest,
     except BaseException:
         _drop_new(engine.paths, manifest.name)
         raise
-    return found
+    return found, anew
 
 
 def _object(engine: Engine, wish: Wish, manifest: Manifest) -> bytes:

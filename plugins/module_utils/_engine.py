@@ -229,7 +229,8 @@ class Engine:
             from . import _change, _report
 
             if plan.changes:
-                failed = _change.change(self, survey, wish, plan, cgroups, tolerant)
+                failed, anew = _change.change(self, survey, wish, plan, cgroups, tolerant)
+                warnings += anew
             policies = _report.describe(self, self.survey())
         return Outcome(plan.changes, diff, policies, warnings, {**plan.held_back, **failed}, drift)
 

@@ -49,8 +49,11 @@ def lacking(lib: Library, capability: Capability, manifest: Manifest, data: byte
         return [name for name in missing if found.implements(name)]
 
 
-def load(lib: Library, capability: Capability, manifest: Manifest, data: bytes, paths: Paths) -> None:
-    """Register a policy and pin it beside the one that is loaded; who fails here calls drop_new()."""
+def load(lib: Library, capability: Capability, manifest: Manifest, data: bytes, paths: Paths) -> list[str]:
+    """Register a policy and pin it beside the one that is loaded; who fails here calls drop_new().
+
+    What of the loaded one's record could not be kept, a sentence each.
+    """
     if manifest.params.get("averages", {}).get("value") is True and not capability.features["averages"]:
         raise BpfOomError(
             f"policy '{manifest.name}' wants to use the averages, which this kernel does not let BPF do",
@@ -65,9 +68,13 @@ def load(lib: Library, capability: Capability, manifest: Manifest, data: bytes, 
         for callback in without:
             # libbpf leaves out a program that no member points to, and a member that is empty.
             found.write(ops.map_name, ops.members[callback], b"")
-        fresh = [
-            name for name in KEPT if found.has_map(name) and not _go_on(lib, found, name, paths.pin(manifest.name, KEPT[name]))
-        ]
+        fresh, anew = [], []
+        for name in KEPT:
+            if not found.has_map(name):
+                continue
+            goes_on, why = _go_on(lib, found, name, paths.pin(manifest.name, KEPT[name]))
+            fresh += [] if goes_on else [name]
+            anew += [f"Policy '{manifest.name}': its {KEPT[name]} begin anew, as the map cannot be kept: {why}."] if why else []
         found.load()
         os.makedirs(os.path.dirname(paths.pin(manifest.name)), mode=0o700, exist_ok=True)
         for name in fresh:
@@ -77,6 +84,7 @@ def load(lib: Library, capability: Capability, manifest: Manifest, data: bytes, 
                 found.attach_program(name, paths.pin(manifest.name, name, new=True))
         # The last: with it the policy acts.
         found.attach(paths.pin(manifest.name, new=True))
+    return anew
 
 
 def _set_parameters(found: BpfObject, manifest: Manifest) -> None:
@@ -107,19 +115,28 @@ def _set_parameters(found: BpfObject, manifest: Manifest) -> None:
         found.write(".rodata", field, raw)
 
 
-def _go_on(lib: Library, found: BpfObject, name: str, pin: str) -> bool:
-    """Let the object go on with the pinned map, so that counters and decisions outlive a replacement; False: it cannot."""
+def _go_on(lib: Library, found: BpfObject, name: str, pin: str) -> tuple[bool, str]:
+    """Let the object go on with the pinned map, so that counters and decisions outlive a replacement.
+
+    Whether it does, and if not, what of the pinned one is in the way; nothing is where none is pinned.
+    """
+    if not os.path.lexists(pin):
+        return False, ""
     try:
         with lib.fd(f"the pin {pin}", "bpf_obj_get", os.fsencode(pin)) as fd:
             info = MapInfo()
             lib.info(fd, info)
+            # libbpf would take over whatever the pinned map has, and the program would count on its own.
+            for part, wanted in found.shape(name).items():
+                if getattr(info, part) != wanted:
+                    return False, f"its {part} is {getattr(info, part)}, and {wanted} with this release"
             with lib.loaded_btf(info.btf_id) as btf:
                 if btf.layout(info.btf_value_type_id) != found.btf.layout(found.value_type(name)):
-                    return False
+                    return False, "it has another layout with this release"
             found.reuse(name, fd)
-    except BpfOomError:
-        return False  # there is none, or it is no map of ours
-    return True
+    except BpfOomError as error:
+        return False, error.cause  # it is no map of ours
+    return True, ""
 
 
 def switch_pins(paths: Paths, name: str) -> None:

@@ -110,6 +110,13 @@ class BpfObject:
         value = self.btf.struct_members(self.btf.resolve(held.type_id)).get("value") if held else None
         return self.btf.resolve(value.type_id).target if value else 0
 
+    def shape(self, name: str) -> Dict[str, int]:
+        """What a map is but for its value's type: what a MapInfo calls type, key_size, value_size and max_entries."""
+        found = self._map(name)
+        return {
+            part: int(self._lib.call(f"bpf_map__{part}", found)) for part in ("type", "key_size", "value_size", "max_entries")
+        }
+
     def reuse(self, name: str, fd: int) -> None:
         """Before load: use that map in the place of the object's own."""
         result = int(self._lib.call("bpf_map__reuse_fd", self._map(name), fd))
