@@ -12,12 +12,13 @@ import shutil
 from collections.abc import Iterable, Mapping
 
 from . import _loader
-from ._drift import Loaded, load_reasons
+from ._drift import Loaded, load_reasons, scope_now
 from ._engine import Cgroups, Engine, Outcome, Plan, Survey, Wish
 from ._errors import BpfOomError
+from ._inactive import some
 from ._manifest import Manifest
 from ._paths import Paths
-from ._reader import new_pins
+from ._reader import new_pins, without_pressure
 from ._writer import Writer
 
 
@@ -71,7 +72,15 @@ def _load_beside(engine: Engine, survey: Survey, wish: Wish, manifest: Manifest,
         raise engine.lib_error or BpfOomError("libbpf is not loaded", "install it")
     try:
         _loader.refuse_many(manifest, cgroups)
-        anew = _loader.load(engine.lib, survey.capability, manifest, _object(engine, wish, manifest), engine.paths)
+        try:
+            anew = _loader.load(engine.lib, survey.capability, manifest, _object(engine, wish, manifest), engine.paths)
+        except BpfOomError as error:
+            off = without_pressure(engine.paths, scope_now(manifest, cgroups)) if manifest.kind == "psi" else []
+            if not off:
+                raise
+            # The kernel only says that it does not support it.
+            cause = f"{error.cause}; pressure is not watched in {some(off)}, where cgroup.pressure is 0"
+            raise BpfOomError(cause, "write 1 to that file, or take it out of its scope", error.details) from None
         found = engine.read(manifest.name, new=True)
         # Without the cgroups: one that went away since they were listed is nobody's fault.
         wrong = load_reasons(manifest, found, {})

@@ -233,6 +233,8 @@ def _status(engine: Engine, as_json: bool) -> int:
         if policy["observing"]:
             state = "OBSERVING, it never acts"
         print(f"{name} ({policy['kind']}, order {policy['order']}, {policy['program']}): {state}")
+        for sentence in policy["limits"]:
+            print(f"  NOT ALWAYS: {sentence}")
         for sentence in policy["degraded"]:
             print(f"  with less: {sentence}")
         for sentence in policy["unmatched"]:

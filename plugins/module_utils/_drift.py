@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Dict, Union
 
@@ -70,6 +70,7 @@ class Loaded:
     callbacks: Sequence[str] = ()
     map_ids: dict[str, int] = field(default_factory=dict)  # of the maps that policies keep, by name
     watched: set[int] | None = None  # ids of the cgroups that a psi policy watches, None: it does not say
+    detached: bool = False  # the kernel holds what is pinned and no longer asks it
     recorders: dict[str, str] = field(default_factory=dict)  # programs of the record, and why one is not attached
     problem: str = ""  # why it could not be read, or does not act
 
@@ -125,8 +126,12 @@ def load_reasons(
     loaded: Loaded | None,
     cgroups: Mapping[str, Mapping[str, int]],
     tags_at_load: Mapping[str, str] | None = None,
+    unwatchable: Collection[str] = (),
 ) -> list[Reason]:
-    """Why what is loaded is not what is wanted. `cgroups`: path and id of those that each glob stands for now."""
+    """Why what is loaded is not what is wanted.
+
+    `cgroups`: path and id of those that each glob stands for now. `unwatchable`: those that it could not watch anew, either.
+    """
     if loaded is None:
         return [Reason("link", "it is not loaded")]
     if loaded.problem:
@@ -156,7 +161,7 @@ def load_reasons(
         reasons.append(Reason("tags", "its programs are not those that were loaded"))
     if loaded.watched is not None:
         for path, number in sorted(scope_now(wanted, cgroups).items()):
-            if number not in loaded.watched:
+            if number not in loaded.watched and path not in unwatchable:
                 reasons.append(Reason("scope", f"it does not watch the cgroup {path}, which was made after it was loaded"))
     return reasons
 
@@ -173,14 +178,6 @@ def scope_now(manifest: Manifest, cgroups: Mapping[str, Mapping[str, int]]) -> d
     for glob in scope_globs(manifest):
         found.update(cgroups.get(glob, {}))
     return found
-
-
-def idle(manifest: Manifest, cgroups: Mapping[str, Mapping[str, int]]) -> str:
-    """Why a loaded policy has nothing to do now, '' when it has."""
-    globs = scope_globs(manifest)
-    if globs and not scope_now(manifest, cgroups):
-        return f"no cgroup matches its scope ({', '.join(globs)}) now"
-    return ""
 
 
 def observes(manifest: Manifest) -> bool:

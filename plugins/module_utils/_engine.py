@@ -21,8 +21,9 @@ from typing import Any, Iterator
 
 from . import _reader
 from ._capability import Capability, Problem, read_capability, together
-from ._drift import Loaded, Reason, idle, load_reasons, observes, persist_reasons, renewals
+from ._drift import Loaded, Reason, load_reasons, persist_reasons, renewals, scope_now
 from ._errors import BpfOomError, from_errno
+from ._inactive import Host, reasons
 from ._libbpf import Library
 from ._manifest import KINDS, Manifest, sort_key
 from ._paths import Paths
@@ -138,7 +139,13 @@ class Engine:
         return data if isinstance(data, dict) else {}
 
     def reasons(self, survey: Survey, manifest: Manifest, cgroups: Cgroups) -> list[Reason]:
-        return load_reasons(manifest, survey.loaded.get(manifest.name), cgroups, survey.tags.get(manifest.name))
+        loaded, unwatchable = survey.loaded.get(manifest.name), []
+        if manifest.kind == "psi" and loaded is not None and loaded.watched is not None:
+            # Loaded anew it would have no more room, and PSI would still be off there.
+            scope = scope_now(manifest, cgroups)
+            full = len(loaded.watched) >= _reader.psi_room(self.paths)
+            unwatchable = list(scope) if full else _reader.without_pressure(self.paths, scope)
+        return load_reasons(manifest, loaded, cgroups, survey.tags.get(manifest.name), unwatchable)
 
     # ------------------------------------------------------------------ what to do
 
@@ -206,13 +213,17 @@ class Engine:
         """Make it so, all or nothing. `tolerant` is for the boot: one broken policy does not stop the others."""
         if not tolerant:
             _reader.refuse_files(self.paths, wish.manifests.values())
-        cgroups = _reader.matching_cgroups(self.paths, wish.manifests.values())
+        host = Host(self.paths, wish.manifests.values())
+        cgroups = host.cgroups
         plan = self.plan(survey, wish, cgroups, {name: str(together(problems)) for name, problems in blocked.items()})
-        warnings = [
-            f"Policy '{manifest.name}' is not active: {idle(manifest, cgroups)}."
-            for manifest in sorted(wish.manifests.values(), key=sort_key)
-            if manifest.name in wish.managed and manifest.name not in blocked and idle(manifest, cgroups)
-        ]
+        warnings = []
+        for manifest in sorted(wish.manifests.values(), key=sort_key):
+            if manifest.name not in wish.managed or manifest.name in blocked:
+                continue
+            for each in reasons(host, manifest, None if manifest.name in plan.anew else survey.loaded.get(manifest.name)):
+                if each.id != "observe":
+                    whole = "is not active" if each.whole else "does not always act"
+                    warnings.append(f"Policy '{manifest.name}' {whole}: {each.clause}.")
         warnings += [
             f"Policy '{name}': {sentence}."
             for name in sorted(wish.managed)
@@ -223,7 +234,7 @@ class Engine:
         diff, drift = self.diff(survey, wish, plan), self._differences(survey, wish, plan)
         failed: dict[str, str] = {}
         if check:
-            policies = self._predict(survey, wish, plan, cgroups)
+            policies = self._predict(survey, wish, plan, host)
         else:
             # A look does without them, and a module's sources are compiled at each run.
             from . import _change, _report
@@ -262,13 +273,12 @@ class Engine:
 
     # ------------------------------------------------------------------ in words
 
-    def _predict(self, survey: Survey, wish: Wish, plan: Plan, cgroups: Cgroups) -> dict[str, dict[str, Any]]:
+    def _predict(self, survey: Survey, wish: Wish, plan: Plan, host: Host) -> dict[str, dict[str, Any]]:
         found = {}
         for name, manifest in sorted(wish.manifests.items()):
             loaded = name in plan.anew or (name in survey.loaded and name not in plan.drop)
-            why = plan.held_back.get(name, "") or idle(manifest, cgroups)
-            if not why and observes(manifest):
-                why = "it observes (mode: observe) and never acts"
+            inactive = [each.clause for each in reasons(host, manifest, None) if each.whole]
+            why = plan.held_back.get(name, "") or "; ".join(inactive)
             found[name] = {"kind": manifest.kind, "order": manifest.order, "persisted": True, "loaded": loaded}
             found[name].update(active=loaded and not why, why=why)
         return found

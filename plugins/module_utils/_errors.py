@@ -19,8 +19,8 @@ class BpfOomError(Exception):
     def __init__(self, cause: str, remedy: str, details: str = "") -> None:
         # Whatever a name or a file brought along: one line, and nothing that writes to a terminal.
         cause, remedy = printable(cause), printable(remedy)
-        # The names of programs and libraries keep their small letters.
-        first = cause[:1] if cause.startswith(("libbpf", "clang", "llvm")) else cause[:1].upper()
+        # The names of programs, libraries and sysctls keep their small letters.
+        first = cause[:1] if cause.startswith(("libbpf", "clang", "llvm", "vm.")) else cause[:1].upper()
         super().__init__(f"{first}{cause[1:]}; {remedy}.")
         self.cause = cause
         self.remedy = remedy

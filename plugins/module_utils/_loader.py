@@ -16,13 +16,11 @@ from ._manifest import Manifest
 from ._object import BpfObject
 from ._params import SELECTORS_SIZE
 from ._paths import Paths
-from ._reader import RECORDERS, new_pins
+from ._reader import RECORDERS, WATCHED_MAX, new_pins
 
 _SIZES = {"bool": 1, "choice": 4, "u32": 4, "s32": 4, "u64": 8, "s64": 8, "selectors": SELECTORS_SIZE, "weights": SELECTORS_SIZE}
 #: Maps that outlive the object that made them: their names in an object, in the kernel (which cuts them), and as pins.
 KEPT = {"decisions": "decisions", ".data.counters": "counters"}
-#: What a psi policy can watch, see psi.h.
-WATCHED_MAX = 256
 
 
 def _open(lib: Library, manifest: Manifest, data: bytes) -> BpfObject:

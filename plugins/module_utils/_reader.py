@@ -24,6 +24,8 @@ _VALUE_PREFIX = "bpf_struct_ops_"
 _STATE_INUSE = 1  # enum bpf_struct_ops_state, in the kernel's bpf.h
 #: Programs that write down who really died; a policy acts without them.
 RECORDERS = ("decision_victim", "decision_end")
+#: Cgroups that a psi policy has room for, see psi.h.
+WATCHED_MAX = 256
 #: The kernel lets 38 programs look at the end of one function.
 CHAIN_MAX = 32
 
@@ -45,7 +47,7 @@ def read(lib: Library, paths: Paths, name: str, new: bool = False) -> Loaded:
         if link.type != LINK_TYPE_STRUCT_OPS:
             found.problem = f"{pin} is no struct_ops link"
         elif not link.map_id:
-            found.problem = "the kernel has detached it"
+            found.problem, found.detached = "the kernel has detached it", True
         else:
             found.map_id = link.map_id
             _read_ops(lib, paths, found)
@@ -158,7 +160,7 @@ def matching_cgroups(paths: Paths, manifests: Iterable[Manifest]) -> dict[str, d
 
 
 def unmatched(paths: Paths, manifest: Manifest) -> list[str]:
-    """Who is named by a parameter of the site's and is nobody now, a sentence each; of the scope see idle()."""
+    """Who is named by a parameter of the site's and is nobody now, a sentence each; of the scope see _inactive."""
     found = []
     for name, param in sorted(manifest.params.items()):
         if name == "scope" or param["type"] not in ("selectors", "weights") or param.get("default"):
@@ -167,6 +169,55 @@ def unmatched(paths: Paths, manifest: Manifest) -> list[str]:
             if text.startswith("/") and text != "/" and not _matching(paths, text, memory=False):
                 found.append(f"no cgroup matches {text} in its {name} now")
     return found
+
+
+def without_memory(paths: Paths, globs: Iterable[str]) -> dict[str, str]:
+    """The cgroups that globs stand for and that have no memory controller, and which file keeps it from each, '' for none."""
+    found = {}
+    for glob in globs:
+        for path in _matching(paths, glob, memory=False):
+            if not os.path.exists(f"{paths.cgroup}{path}/memory.max"):
+                found[path] = _lacking_control(paths, path)
+    return found
+
+
+def _lacking_control(paths: Paths, path: str) -> str:
+    """The topmost cgroup.subtree_control on the way to a cgroup that does not hand the memory controller down."""
+    above = ""
+    for component in path.split("/")[1:]:
+        control = f"/sys/fs/cgroup{above}/cgroup.subtree_control"
+        try:
+            if "memory" not in paths.read(control).split():
+                return control
+        except OSError:
+            return ""  # it has gone meanwhile
+        above += f"/{component}"
+    return ""
+
+
+def without_pressure(paths: Paths, cgroups: Iterable[str]) -> list[str]:
+    """Those of the cgroups in which somebody has switched PSI off; "" is the root."""
+    found = []
+    for path in cgroups:
+        try:
+            if paths.read(f"/sys/fs/cgroup{path}/cgroup.pressure").strip() == "0":
+                found.append(path)
+        except OSError:
+            pass  # it has gone meanwhile, or the kernel has no such switch
+    return found
+
+
+def number(paths: Paths, sysctl: str) -> int | None:
+    """A sysctl by its path below /proc/sys; None when this kernel does not have it."""
+    try:
+        return int(paths.read(f"/proc/sys/{sysctl}"))
+    except (OSError, ValueError):
+        return None
+
+
+def psi_room(paths: Paths) -> int:
+    """How many cgroups one psi policy can watch on this host."""
+    return min(WATCHED_MAX, number(paths, "kernel/bpf_psi_max_triggers") or WATCHED_MAX)
 
 
 def _matching(paths: Paths, glob: str, memory: bool = True) -> dict[str, int]:

@@ -6,18 +6,20 @@ from __future__ import annotations
 import os
 import re
 import time
+from dataclasses import asdict
 from typing import Any
 
 from ._capability import LACKING
 from ._decisions import readable
-from ._drift import Loaded, idle, observes
+from ._drift import Loaded, observes
 from ._engine import Engine, Survey
 from ._errors import BpfOomError
+from ._inactive import Host, Inactive, reasons
 from ._loader import lacking
 from ._manifest import Manifest
 from ._module import Module
 from ._paths import UNIT, Paths
-from ._reader import matching_cgroups, unmatched
+from ._reader import unmatched
 from ._records import read_decisions
 
 #: Daemons that kill for want of memory, as /proc/PID/comm calls them.
@@ -57,25 +59,27 @@ def report(engine: Engine, decisions: int = 0) -> dict[str, Any]:
 def describe(engine: Engine, survey: Survey, decisions: int = 0) -> dict[str, dict[str, Any]]:
     """Every policy of ours: what its manifest wants, whether it is loaded, and whether it acts so."""
     stored = survey.stored
-    cgroups = matching_cgroups(engine.paths, stored.manifests.values())
+    host = Host(engine.paths, stored.manifests.values())
     found = {}
     for name in sorted(set(stored.manifests) | set(stored.broken) | set(survey.loaded)):
         manifest, loaded = stored.manifests.get(name), survey.loaded.get(name)
         drift = [stored.broken[name]] if name in stored.broken else []
-        inactive = []
+        inactive: list[Inactive] = []
         if manifest is None:
             drift = drift or ["it is loaded but not persisted"]
             kind = loaded.struct[len("bpf_") : -len("_ops")] if loaded and loaded.struct else None
         else:
             kind = manifest.kind
-            drift += engine.reasons(survey, manifest, cgroups)
-            if loaded is None:
-                inactive += [each.sentence for each in survey.capability.blocking(manifest.kind)]
-            else:
-                inactive += [idle(manifest, cgroups)] if idle(manifest, cgroups) else []
-                inactive += ["it observes (mode: observe) and never acts"] if observes(manifest) else []
-        why = [*drift, *inactive]
-        active = manifest is not None and loaded is not None and not why
+            drift += engine.reasons(survey, manifest, host.cgroups)
+            inactive = reasons(host, manifest, loaded, survey.capability.blocking(manifest.kind))
+        bypass = host.bypass(loaded)
+        whole = [each for each in inactive if each.whole]
+        active = manifest is not None and loaded is not None and not drift and not whole
+        # Why a policy is detached is said better by its reason.
+        why = [each for each in drift if not (loaded and loaded.detached and each == loaded.problem)]
+        why += [each.clause for each in whole]
+        told = [{"id": "drift", "whole": True, "sentence": _sentence(each)} for each in drift]
+        told += [each.report() for each in inactive]
         unusable = engine.store.object_problem(manifest) if manifest is not None else ""
         if unusable:
             drift.append(f"it will not come back at boot: {unusable}")
@@ -89,8 +93,11 @@ def describe(engine: Engine, survey: Survey, decisions: int = 0) -> dict[str, di
             "persisted": manifest is not None,
             "loaded": loaded is not None,
             "active": active,
-            "observing": bool(manifest and observes(manifest) and loaded and not drift and not idle(manifest, cgroups)),
+            "observing": bool(manifest and observes(manifest) and loaded and not drift and len(whole) == 1),
             "why": "; ".join(why),
+            "limits": [each.sentence for each in inactive if not each.whole],
+            "reasons": told,
+            "bypassed": asdict(bypass) if bypass else None,
             "drift": drift,
             "counters": loaded.counters if loaded else {},
             "decisions": _decisions(engine, loaded, decisions),
@@ -100,6 +107,10 @@ def describe(engine: Engine, survey: Survey, decisions: int = 0) -> dict[str, di
             "unmatched": unmatched(engine.paths, manifest) if manifest else [],
         }
     return found
+
+
+def _sentence(clause: str) -> str:
+    return f"{clause[:1].upper()}{clause[1:]}."
 
 
 def _decisions(engine: Engine, loaded: Loaded | None, most: int) -> list[dict[str, Any]]:

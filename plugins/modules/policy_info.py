@@ -123,6 +123,25 @@ policies:
     why:
       description: Why it is not active; empty when it is.
       type: str
+    limits:
+      description:
+        - Where or when it does not act although it is active, a sentence with the remedy each. While C(vm.panic_on_oom) or
+          C(vm.oom_kill_allocating_task) is 1, for example, no policy is asked at an OOM of the whole system.
+      type: list
+      elements: str
+    reasons:
+      description:
+        - Everything in RV(policies.why) and RV(policies.limits) for programs, each with C(id), C(sentence) and C(whole), which
+          says that it never acts.
+        - The ids are V(drift), V(observe), V(scope), V(memory_controller), V(pressure_off), V(room), V(panic_on_oom),
+          V(allocating_task), V(bypassed), V(detached), and those of RV(capability.problems).
+      type: list
+      elements: dict
+    bypassed:
+      description:
+        - When the kernel has bypassed it, C(reason) in the kernel's words and C(time) in seconds since 1970, from the kernel log.
+          None when it has not, or when the log does not go back so far.
+      type: dict
     observing:
       description: Whether it is loaded as wanted with O(linuxmm.bpf_oom.policy_set#module:policies) that say C(mode=observe), so
         that it decides and records and never acts.

@@ -129,7 +129,12 @@ def fleet_report(hosts: Any, now: float) -> dict[str, Any]:
                 "kernel": host["kernel"] or "",
                 "drift": host["drift"],
                 "policies": [
-                    {"name": policy, "active": bool(state.get("active")), "why": state.get("why") or ""}
+                    {
+                        "name": policy,
+                        "active": bool(state.get("active")),
+                        "why": state.get("why") or "",
+                        "limits": state.get("limits") or [],
+                    }
                     for policy, state in sorted(host["policies"].items())
                 ],
                 "kills": sum((state.get("counters") or {}).get("nr_kills", 0) for state in host["policies"].values()),

@@ -31,6 +31,7 @@ def _host(state: str, kills: int = 0, **changed: Any) -> dict[str, Any]:
         "object": "0123456789abcdef",
         "active": state == "as_wanted",
         "why": "" if state == "as_wanted" else "it is not loaded",
+        "limits": ["vm.panic_on_oom is 1; set it to 0."] if kills == 12 else [],
         "counters": {"nr_kills": kills},
         "decisions": decisions,
     }

@@ -52,6 +52,15 @@ def test_who_was_only_observed_is_no_kill() -> None:
     assert fleet_report({"a": host((5, "/x"), outcome="observed")}, NOW)["plots"] == []
 
 
+def test_why_a_policy_does_not_act_or_not_always_is_in_the_page() -> None:
+    idle = {"active": False, "why": "the kernel has bypassed it", "limits": []}
+    partly = {"active": True, "why": "", "limits": ["vm.panic_on_oom is 1; set it to 0."]}
+    policies = {"idle": idle, "older": {"active": True}, "partly": partly}
+    found = fleet_report({"a": host(policies=policies)}, NOW)["hosts"][0]["policies"]
+    older = {"name": "older", "active": True, "why": "", "limits": []}
+    assert found == [{"name": "idle", **idle}, older, {"name": "partly", **partly}]
+
+
 def test_a_host_of_which_nothing_is_known_is_in_the_page() -> None:
     report = fleet_report({"a": host_result({}), "b": host()}, NOW)
     assert [(each["name"], each["state"]) for each in report["hosts"]] == [("a", "failed"), ("b", "as_wanted")]
