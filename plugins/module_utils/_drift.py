@@ -9,6 +9,7 @@ from typing import Dict, Union
 
 from ._manifest import Manifest
 from ._params import Param, selectors_bytes
+from ._text import shown
 from ._words import line, loaded_line
 
 Value = Union[int, str, bytes]
@@ -162,7 +163,7 @@ def load_reasons(
     if loaded.watched is not None:
         for path, number in sorted(scope_now(wanted, cgroups).items()):
             if number not in loaded.watched and path not in unwatchable:
-                reasons.append(Reason("scope", f"it does not watch the cgroup {path}, which was made after it was loaded"))
+                reasons.append(Reason("scope", f"it does not watch the cgroup {shown(path)}, which was made after it was loaded"))
     return reasons
 
 

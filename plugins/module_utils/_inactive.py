@@ -14,6 +14,7 @@ from ._errors import BpfOomError
 from ._manifest import Manifest
 from ._paths import Paths
 from ._reader import WATCHED_MAX, matching_cgroups, number, psi_room, without_memory, without_pressure
+from ._text import shown
 
 Cgroups = Mapping[str, Mapping[str, int]]
 
@@ -117,7 +118,7 @@ def some(paths: Iterable[str]) -> str:
     """The first few of cgroups, and how many more there are."""
     names = sorted(paths)
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(name or "/" for name in names[:_NAMED]) + more
+    return ", ".join(shown(name or "/") for name in names[:_NAMED]) + more
 
 
 def _scope(host: Host, manifest: Manifest) -> Iterator[Inactive]:
@@ -130,8 +131,8 @@ def _scope(host: Host, manifest: Manifest) -> Iterator[Inactive]:
     for control, paths in sorted(by_control.items()):
         cause = f"there is no memory controller in {some(paths)} of its scope"
         if control:
-            cause += f", as {control} lacks it"
-            remedy = f"write +memory to {control}, or set MemoryAccounting=yes where systemd makes them"
+            cause += f", as {shown(control)} lacks it"
+            remedy = f"write +memory to {shown(control)}, or set MemoryAccounting=yes where systemd makes them"
         else:
             remedy = "see cgroup.type there, a threaded cgroup can have none"
         yield Inactive("memory_controller", not matched, cause, remedy)

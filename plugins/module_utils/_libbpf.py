@@ -18,6 +18,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tu
 
 from ._errors import BpfOomError, from_errno
 from ._interface import Plain
+from ._text import as_text
 
 SONAME = "libbpf.so.1"
 # 1.4 cannot set members of a .struct_ops.link map before load reliably; 1.5 is Debian 13's.
@@ -270,7 +271,7 @@ class Btf:
         if found.kind == KIND_INT:
             return int.from_bytes(raw, sys.byteorder, signed=self._is_signed(found))
         if found.kind == KIND_ARRAY and self.size(self._element(found)[0]) == 1:
-            return raw.split(b"\0", 1)[0].decode("utf-8", "replace")
+            return as_text(raw.split(b"\0", 1)[0])
         return raw
 
     def reader(self, type_id: int) -> Callable[[bytes], Any]:
@@ -283,7 +284,7 @@ class Btf:
             element, number = self._element(found)
             size = self.size(element)
             if size == 1:
-                return lambda raw: raw.split(b"\0", 1)[0].decode("utf-8", "replace")
+                return lambda raw: as_text(raw.split(b"\0", 1)[0])
             each = self.reader(element)
             return lambda raw: [each(raw[size * index : size * (index + 1)]) for index in range(number)]
         if found.kind == KIND_STRUCT:

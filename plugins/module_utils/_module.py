@@ -23,6 +23,7 @@ from typing import Any, Dict, List, Optional
 from ._capability import STRUCTS, mentioned
 from ._core import DAMAGED, elf_sections
 from ._errors import BpfOomError, from_errno, printable
+from ._kmsg import KernelLog
 from ._paths import MODULE, OFF_WORD, Paths
 from ._writer import write_atomic
 
@@ -370,15 +371,16 @@ class Module:
             self._begin_trial(built)
         except OSError as error:
             raise from_errno("the trial of the module cannot be noted, so it is not loaded", error.errno or errno.EIO) from None
-        log = _KernelLog()
+        log = KernelLog(self._paths, only_new=True)
         number = os.open(self.file(release), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             failed = _syscall(_SYS_FINIT_MODULE, number, b"", 0)
+            said = _refusal(log)
         finally:
             os.close(number)
         if failed:
             self.settle()
-            raise _why_not_loaded(failed, log.refusal())
+            raise _why_not_loaded(failed, said)
         return f"the module is loaded ({built.words()})"
 
     def unload(self) -> bool:
@@ -407,34 +409,11 @@ def _syscall(number: int, *arguments: Any) -> int:
     return ctypes.get_errno() if library.syscall(ctypes.c_long(number), *given) else 0
 
 
-class _KernelLog:
-    """What the kernel says from now on."""
-
-    def __init__(self) -> None:
-        try:
-            self._number = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            os.lseek(self._number, 0, os.SEEK_END)
-        except OSError:
-            self._number = -1
-
-    def refusal(self) -> str:
-        """The module's own word why it does not load, '' when it said nothing."""
-        said = ""
-        while self._number >= 0:
-            try:
-                record = os.read(self._number, 8192).decode("utf-8", "replace")
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno == errno.EPIPE:
-                    continue  # records were overwritten; go on with the oldest that is there
-                break
-            found = _REFUSED.match(record.partition(";")[2].partition("\n")[0])
-            if found:
-                said = found[1]
-        if self._number >= 0:
-            os.close(self._number)
-        return said
+def _refusal(log: KernelLog) -> str:
+    """The module's own word why it does not load, '' when it said nothing."""
+    said = [found[1] for found in (_REFUSED.match(line.text) for line in log.lines()) if found]
+    log.close()
+    return said[-1] if said else ""
 
 
 _WHY = {

@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from ._text import as_text
+
 OFF_WORD = "linuxmm.bpf_oom=off"
 UNIT = "bpf-oom.service"
 TRIAL_UNIT = "bpf-oom-trial.service"
@@ -59,6 +61,7 @@ class Paths:
         return os.path.join(self.pins, name, f"{what}_new" if new else what)
 
     def read(self, path: str) -> str:
-        """A small file of /proc or /sys as text; OSError when it cannot be read."""
-        with open(self.at(path), encoding="utf-8", errors="replace") as file:
-            return file.read()
+        """A small file of /proc or /sys as text, see as_text(); OSError when it cannot be read."""
+        # As bytes: a text file of Python's takes a carriage return in somebody's name for the end of a line.
+        with open(self.at(path), "rb") as file:
+            return as_text(file.read())

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 
 from ._errors import BpfOomError, from_errno
 from ._paths import Paths
+from ._text import as_text
 
 EVENT = "oom/mark_victim"
 #: Of each CPU; a victim takes less than 100 bytes, so over a thousand fit that nobody has read yet.
@@ -93,7 +94,7 @@ def mark(ns: int, record: bytes, fields: Mapping[str, tuple[str, int, int]]) -> 
             place = int.from_bytes(raw, sys.byteorder)
             if name == "comm":
                 text = record[place & 0xFFFF : (place & 0xFFFF) + (place >> 16)]
-                comm = text.split(b"\0", 1)[0].decode("utf-8", "replace")
+                comm = as_text(text.split(b"\0", 1)[0])
         elif "[" not in kind and size <= 8:
             values[name] = int.from_bytes(raw, sys.byteorder, signed="unsigned" not in kind and kind[0] != "u")
     numbers = {name: value for name, value in values.items() if not name.startswith("common_") and name != "pid"}

@@ -456,6 +456,9 @@ def test_data_is_read_by_name(tree: Path, lib: Library, tmp_path: Path) -> None:
     assert btf.decode((7).to_bytes(8, "little"), placed["limit"]) == 7
     assert btf.decode((-2).to_bytes(4, "little", signed=True), placed["below"]) == -2
     assert btf.decode(b"word\0\0\0\0", placed["word"]) == "word"
+    # Names that differ in a byte that is no UTF-8 stay two.
+    for read_one in (lambda raw: btf.decode(raw, placed["word"]), btf.reader(fields["word"].type_id)):
+        assert [read_one(raw) for raw in (b"w\xff\0rd\0\0\0", b"w\xfe\0rd\0\0\0")] == ["w\ufffdff", "w\ufffdfe"]
 
 
 LOG = "libbpf: prog 'p': -- BEGIN PROG LOAD LOG --\n{}-- END PROG LOAD LOG --\nlibbpf: failed\n"

@@ -34,7 +34,9 @@ from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._kill_log import (
 )
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Paths
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._records import Record
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._text import as_text
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._tracefs import Mark
+from prometheus_client.parser import text_string_to_metric_families
 
 TEXTFILE = "/var/lib/exporter/bpf_oom.prom"
 
@@ -140,6 +142,23 @@ def test_metrics_escape_names_and_have_every_number() -> None:
     assert 'bpf_oom_last_kill_timestamp_seconds{policy="leaf"} 12.500' in text
     assert 'bpf_oom_policy_passes_total{policy="leaf"} 2' in text
     assert 'bpf_oom_policy_errors_total{policy="leaf"} 1' in text
+
+
+NAMES = [b"/a.slice/db\\x2d1.service", b'/a:b c"d*', b"/x\xff", b"/x\xfe", b"/x\\xff", "/x\ufffd".encode()]
+NAMES += [b"/x\\n", b"/x\r", b"/x\x1b[2J", b"/x ", b"/x"]
+
+
+def test_the_official_parser_reads_every_name_back(paths: Paths, buffer: Buffer, journal: socket.socket) -> None:
+    """CASES.md 26: two names that differ in one byte that is no UTF-8 were one, from whichever source they came."""
+    names = [as_text(name) for name in NAMES]
+    buffer.waiting = [victim(pid=5 + number, cgroup=name) for number, name in enumerate(names)]
+    start(paths).look()
+    text = Path(paths.at(TEXTFILE)).read_bytes().decode()
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    series = [(sample.name, tuple(sorted(sample.labels.items()))) for sample in samples]
+    assert len(set(series)) == len(series)
+    found = {sample.labels["cgroup"]: sample.value for sample in samples if sample.name == "bpf_oom_kills_total"}
+    assert found == dict.fromkeys(names, 1.0) and len(found) == len(NAMES)
 
 
 def test_cgroups_without_end_share_one_number() -> None:

@@ -170,3 +170,17 @@ def test_a_pid_that_is_somebody_elses_by_now_is_not_asked(tmp_path: Path) -> Non
     victims._ask(earlier)
     assert (later.tgid, later.cgroup) == (6, "/a.slice")
     assert (earlier.tgid, earlier.cgroup) == (7, "")
+
+
+def test_a_name_claims_no_other_process_and_no_other_cgroup(tmp_path: Path) -> None:
+    """The kernel does not escape a carriage return, and a text file of Python's ended the line there."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    (tmp_path / "proc/7").mkdir(parents=True)
+    (tmp_path / "proc/7/stat").write_text(f"7 (x) S {' '.join(['0'] * 18)} {5 * ticks} 0\n")
+    (tmp_path / "proc/7/status").write_bytes(b"Name:\tx\rTgid:\t1\nUmask:\t0022\nTgid:\t6\n")
+    (tmp_path / "proc/7/cgroup").write_bytes(b"0::/a/b\rc\xff\n")
+    victims = half_made({})
+    victims._paths = Paths(str(tmp_path))
+    found = mark(6 * 10**9, record(7, b"x\xff"), parse_format(NEW_FORMAT)[1])
+    victims._ask(found)
+    assert (found.tgid, found.cgroup, found.comm) == (6, "/a/b\rc\ufffdff", "x\ufffdff")
