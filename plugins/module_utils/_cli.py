@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("apply", help=f"load the persisted policies (nothing with {OFF_WORD} on the kernel command line)")
     status = commands.add_parser("status", help="show what is persisted, loaded and active")
     status.add_argument("--json", action="store_true", help="for programs")
+    status.add_argument("--no-wait", action="store_true", help="do not wait for a change that is being made")
     decisions = commands.add_parser("decisions", help="show what the policies decided and who died, newest first")
     decisions.add_argument("policy", nargs="?", help="only this policy's")
     decisions.add_argument("--number", "-n", type=int, default=10, help="so many of each policy, 64 at most (default: 10)")
@@ -64,7 +66,7 @@ def main(arguments: Sequence[str] | None = None, engine: Engine | None = None) -
             return _settle(options.after)
         engine = engine or Engine()
         if options.command == "status":
-            return _status(engine, options.json)
+            return _status(engine, options.json, not options.no_wait)
         if options.command == "check-kernel":
             return _check_kernel(engine, options.file)
         if options.command == "decisions":
@@ -84,7 +86,9 @@ def _kill_log(textfile: str, only_forget: bool) -> int:
     if only_forget:
         forget(Paths(), textfile)
     else:
-        KillLog(Paths(), textfile).run()
+        # This very file, by the same Python; the service may write to no lock.
+        status = [sys.executable, "-I", os.path.abspath(sys.argv[0]), "status", "--json", "--no-wait"]
+        KillLog(Paths(), textfile, status=status).run()
     return OK
 
 
@@ -211,8 +215,8 @@ def _decisions(engine: Engine, only: str | None, number: int, as_json: bool) -> 
     return OK
 
 
-def _status(engine: Engine, as_json: bool) -> int:
-    report = everything(engine)
+def _status(engine: Engine, as_json: bool, wait: bool) -> int:
+    report = everything(engine, wait=wait)
     if as_json:
         print(json.dumps(report, indent=1, sort_keys=True))
         return OK

@@ -15,7 +15,7 @@ import socket
 import stat
 import struct
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from ._errors import BpfOomError, printable
 from ._libbpf import Library
 from ._paths import Paths
 from ._records import Record, read_records
+from ._standing import Policies, Standing
 from ._store import open_directory
 from ._tracefs import Mark, Victims
 from ._writer import write_atomic
@@ -33,6 +34,8 @@ STATE = "/var/lib/linuxmm-bpf-oom-kill-log"
 TEXTFILE = "/var/lib/prometheus/node-exporter/bpf_oom.prom"
 #: The unit's message catalogue id of a kill, for `journalctl MESSAGE_ID=`.
 MESSAGE_ID = "5c0f6a4e0a4b4f0c9d1c7e0f52a86a1b"
+#: And of a bypass.
+BYPASS_ID = "b8a2e3f14c5d4d0f9a6be1c27d3f9e54"
 #: Whom no policy's record claims: the kernel's own choice, or that of a policy that keeps no record.
 NOBODY = "(none)"
 #: The record that would tell has been overwritten.
@@ -42,6 +45,8 @@ OTHERS = "(other)"
 CGROUPS_MAX = 500
 #: A decision that is not whole after so long will never be, s.
 _PATIENCE = 10.0
+#: Two looks at one bypass differ by less: its time is that of the kernel log's clock, put into the day by the day's own, s.
+_SAME_BYPASS = 10.0
 _REFRESH = 15.0  # the counters of the policies are looked at so often, s
 
 
@@ -169,6 +174,20 @@ def journal_fields(kill: Kill) -> dict[str, str]:
     return found
 
 
+def bypass_fields(policy: str, reason: str, when: float) -> dict[str, str]:
+    """The journal entry of a policy that the kernel has bypassed; `when` is seconds since 1970."""
+    day = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(when))
+    return {
+        "MESSAGE": printable(f"The kernel has bypassed policy {policy} since {day}, as {reason}; load it anew when it is mended"),
+        "MESSAGE_ID": BYPASS_ID,
+        "PRIORITY": "3",
+        "SYSLOG_IDENTIFIER": "bpf-oom",
+        "BPF_OOM_POLICY": policy,
+        "BPF_OOM_BYPASS_REASON": reason,
+        "BPF_OOM_BYPASS_TIME": f"{when:.3f}",
+    }
+
+
 def journal_entry(fields: Mapping[str, str]) -> bytes:
     """The journal's native protocol: a value with a newline is sent with its length, so nobody can add a field."""
     entry = b""
@@ -192,6 +211,7 @@ class Totals:
     unsent: int = 0  # journal entries that the journal did not take
     kills: dict[str, dict[str, int]] = field(default_factory=dict)  # by policy and cgroup
     last: dict[str, float] = field(default_factory=dict)  # seconds since 1970, by policy
+    bypassed: dict[str, float] = field(default_factory=dict)  # the last bypass told of, seconds since 1970, by policy
 
     def count(self, kill: Kill, when: float) -> None:
         cgroups = self.kills.setdefault(kill.policy, {})
@@ -213,7 +233,8 @@ def parse_totals(text: str) -> Totals:
         numbers += [number for cgroups in found.kills.values() for number in cgroups.values()]
         if not all(isinstance(number, int) and number >= 0 for number in numbers):
             return Totals()
-        if not all(isinstance(number, (int, float)) for number in found.last.values()) or not isinstance(found.boot, str):
+        times = [*found.last.values(), *found.bypassed.values()]
+        if not all(isinstance(number, (int, float)) for number in times) or not isinstance(found.boot, str):
             return Totals()
     except (ValueError, TypeError, AttributeError, RecursionError):
         return Totals()
@@ -235,8 +256,8 @@ def _label(value: str) -> str:
     return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
 
 
-def metrics(totals: Totals, records: Mapping[str, Record]) -> str:
-    """The text exposition format of Prometheus."""
+def metrics(totals: Totals, records: Mapping[str, Record], policies: Policies | None = None) -> str:
+    """The text exposition format of Prometheus; `policies` as policy_info has them, None: whether they act is not known."""
     lines = []
 
     def metric(name: str, kind: str, text: str, samples: Sequence[tuple[str, Any]]) -> None:
@@ -260,7 +281,34 @@ def metrics(totals: Totals, records: Mapping[str, Record]) -> str:
             if f"nr_{name}" in record.counters
         ]
         metric(f"policy_{name}_total", "counter", text.capitalize() + ".", samples)
+    if policies is not None:
+        _standing(metric, policies)
     return "\n".join(lines) + "\n"
+
+
+def _standing(metric: Callable[[str, str, str, Sequence[tuple[str, Any]]], None], policies: Policies) -> None:
+    def each(key: str) -> list[tuple[str, Any]]:
+        return [(f'policy="{_label(name)}"', policy[key]) for name, policy in sorted(policies.items())]
+
+    metric(
+        "policy_active",
+        "gauge",
+        "Whether the policy is loaded as wanted and acts.",
+        [(f"{{{label}}}", int(active)) for label, active in each("active")],
+    )
+    # Several of one kind, such as two files that lack the memory controller, are one.
+    reasons = [
+        (f'{{{label},reason="{_label(identity)}",extent="{extent}"}}', 1)
+        for label, told in each("reasons")
+        for identity, extent in sorted({(reason["id"], "whole" if reason["whole"] else "part") for reason in told})
+    ]
+    metric("policy_inactive_reason", "gauge", "Why the policy never acts (whole), or not always (part).", reasons)
+    metric(
+        "policy_bypassed_timestamp_seconds",
+        "gauge",
+        "When the kernel bypassed the policy.",
+        [(f"{{{label}}}", f"{bypass['time']:.3f}") for label, bypass in each("bypassed") if bypass],
+    )
 
 
 def _walk(directory: str) -> int:
@@ -284,13 +332,15 @@ def _walk(directory: str) -> int:
 
 
 class KillLog:
-    def __init__(self, paths: Paths, textfile: str = TEXTFILE, lib: Library | None = None) -> None:
+    def __init__(self, paths: Paths, textfile: str = TEXTFILE, lib: Library | None = None, status: Sequence[str] = ()) -> None:
+        """`status` is the command that says whether the policies act, see Standing."""
         self._paths = paths
         self._textfile = paths.at(textfile) if textfile else ""
         self._state = paths.at(STATE)
         self._lib = lib or Library()
         self._boot = paths.read("/proc/sys/kernel/random/boot_id").strip()
         self._held: list[Mark] = []
+        self._standing = Standing(status)
         self._written: dict[str, str] = {}
         self._failing: set[str] = set()
         self._stuck = False  # the journal did not take an entry of this round
@@ -341,6 +391,7 @@ class KillLog:
     def close(self) -> None:
         """The trace instance goes on and keeps what happens for the next one."""
         self._victims.close()
+        self._standing.close()
         os.close(self._lock)
 
     def look(self) -> None:
@@ -367,12 +418,28 @@ class KillLog:
         _taken, overrun = self._victims.counts()
         self._totals.lost += max(0, overrun - self._totals.overrun)
         self._totals.overrun = overrun
+        self._look_at_policies()
         self._write(records)
+
+    def _look_at_policies(self) -> None:
+        try:
+            self._standing.look()
+            self._failing.discard("status")
+        except BpfOomError as error:
+            if "status" not in self._failing:
+                self._failing.add("status")
+                self._complain(str(error))
+        for name, policy in (self._standing.policies or {}).items():
+            bypass = policy["bypassed"]
+            if not bypass or abs(bypass["time"] - self._totals.bypassed.get(name, 0.0)) < _SAME_BYPASS:
+                continue
+            if self._send(journal_entry(bypass_fields(name, bypass["reason"], bypass["time"]))):
+                self._totals.bypassed[name] = bypass["time"]
 
     def _write(self, records: Mapping[str, Record]) -> None:
         """The state and the textfile, each by itself: a full disk or an exporter that is gone takes neither the other nor us."""
         state = json.dumps(asdict(self._totals))
-        text = metrics(self._totals, records)
+        text = metrics(self._totals, records, self._standing.policies)
         directory, name = os.path.split(self._textfile)
         wanted = [("state", state, self._state, "state.json")] + [("textfile", text, directory, name)] * bool(self._textfile)
         for what, content, place, file in wanted:
@@ -453,6 +520,7 @@ __all__ = [
     "Kill",
     "KillLog",
     "Totals",
+    "bypass_fields",
     "forget",
     "join",
     "journal_entry",

@@ -26,10 +26,13 @@ from ._records import read_decisions
 OTHER_KILLERS = ("systemd-oomd", "earlyoom", "oomd", "nohang")
 
 
-def report(engine: Engine, decisions: int = 0) -> dict[str, Any]:
-    """Everything that is, with so many decisions of each policy: for policy_info and the CLI."""
+def report(engine: Engine, decisions: int = 0, wait: bool = True) -> dict[str, Any]:
+    """Everything that is, with so many decisions of each policy: for policy_info and the CLI.
+
+    Without `wait` a change that is being made may be told as one that was interrupted.
+    """
     survey = engine.survey()
-    if survey.unfinished or survey.stray or survey.leftovers:
+    if wait and (survey.unfinished or survey.stray or survey.leftovers):
         # It may be a change that is being made: what stays when nobody makes one was left.
         with engine.locked(check=True):
             survey = engine.survey()

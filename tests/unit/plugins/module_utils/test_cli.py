@@ -43,7 +43,8 @@ def test_wrong_arguments(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["apply"], ["status"], ["status", "--json"], ["unload"], ["verify"], ["decisions", "p", "-n", "3"]]
+    "arguments",
+    [["apply"], ["status"], ["status", "--json"], ["status", "--no-wait"], ["unload"], ["verify"], ["decisions", "p", "-n", "3"]],
 )
 def test_right_arguments(arguments: list[str]) -> None:
     assert parser().parse_args(arguments).command == arguments[0]
@@ -65,6 +66,18 @@ def test_verify_holds_the_lock_and_does_not_wait_for_itself(paths: Paths, capsys
     (pins / "decision_victim").touch()
     assert main(["verify"], Engine(paths)) == DRIFT
     assert "pins of policy 'leaf' are left" in capsys.readouterr().out
+
+
+def test_a_status_that_does_not_wait_touches_no_lock(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    """The kill log asks for it, which may write nowhere; what may be a change in the making is told as it is."""
+    as_root()
+    Path(paths.run).mkdir(mode=0o700)
+    pins = Path(paths.pins) / "leaf"
+    pins.mkdir(parents=True)
+    (pins / "decision_victim").touch()
+    assert main(["status", "--no-wait"], Engine(paths)) == OK
+    assert "pins of policy 'leaf' are left" in capsys.readouterr().out
+    assert not Path(paths.run, "lock").exists()
 
 
 def test_decisions_of_nobody(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:

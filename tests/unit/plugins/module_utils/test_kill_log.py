@@ -9,7 +9,9 @@ import os
 import shutil
 import socket
 import struct
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -233,12 +235,12 @@ def journal(paths: Paths) -> Iterator[socket.socket]:
 LOGS: list[KillLog] = []
 
 
-def start(paths: Paths) -> KillLog:
+def start(paths: Paths, status: Sequence[str] = ()) -> KillLog:
     """A new service; the one before it has ended."""
     while LOGS:
         with contextlib.suppress(OSError):
             os.close(LOGS.pop()._lock)
-    LOGS.append(KillLog(paths, TEXTFILE, lib=object()))  # type: ignore[arg-type]
+    LOGS.append(KillLog(paths, TEXTFILE, lib=object(), status=status))  # type: ignore[arg-type]
     return LOGS[-1]
 
 
@@ -383,3 +385,126 @@ def test_the_state_is_valid_json_that_only_root_reads(paths: Paths, buffer: Buff
     path = Path(paths.at("/var/lib/linuxmm-bpf-oom-kill-log/state.json"))
     assert json.loads(path.read_text())["boot"] == "this boot"
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+# ---------------------------------------------------------------- whether the policies act
+
+SLOW = "3 calls in a row took longer than 1000 ms"
+
+
+def standing(*reasons: tuple[str, bool], when: float | None = None) -> dict[str, Any]:
+    told = [{"id": identity, "whole": whole, "sentence": "X; y."} for identity, whole in reasons]
+    bypassed = None if when is None else {"reason": SLOW, "time": when}
+    return {"active": not any(whole for _identity, whole in reasons), "reasons": told, "bypassed": bypassed}
+
+
+def saying(file: Path, policies: dict[str, Any] | None = None) -> list[str]:
+    """A command that says what `bpf-oom status --json` would, as the file has it when it is asked."""
+    file.write_text(json.dumps({"policies": policies or {}}))
+    return [sys.executable, "-c", "import sys; print(open(sys.argv[1]).read())", str(file)]
+
+
+def until(log: KillLog, there: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not there():
+        assert time.monotonic() < deadline
+        log.look()
+        time.sleep(0.02)
+
+
+def test_metrics_of_who_acts_and_why_not() -> None:
+    """Rule 5 and FAULTS.md B8: a policy that cannot act showed in the status alone."""
+    policies = {
+        "acts": standing(),
+        "partly": standing(("panic_on_oom", False), ("memory_controller", False), ("memory_controller", False)),
+        "gone": standing(("drift", True), ("bypassed", True), when=1e9),
+    }
+    text = metrics(Totals(), {}, policies)
+    samples = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name.startswith("bpf_oom_policy_")
+    }
+    assert samples == {
+        ("bpf_oom_policy_active", "acts"): 1,
+        ("bpf_oom_policy_active", "partly"): 1,
+        ("bpf_oom_policy_active", "gone"): 0,
+        ("bpf_oom_policy_inactive_reason", "panic_on_oom", "part", "partly"): 1,
+        ("bpf_oom_policy_inactive_reason", "memory_controller", "part", "partly"): 1,
+        ("bpf_oom_policy_inactive_reason", "drift", "gone", "whole"): 1,
+        ("bpf_oom_policy_inactive_reason", "bypassed", "gone", "whole"): 1,
+        ("bpf_oom_policy_bypassed_timestamp_seconds", "gone"): 1e9,
+    }
+    assert text.count("partly") == 3, "a series twice"
+    # What is not known is not there, rather than 0.
+    assert "policy_active" not in metrics(Totals(), {})
+
+
+def test_a_bypass_reaches_journal_and_textfile_once(paths: Paths, buffer: Buffer, journal: socket.socket, tmp_path: Path) -> None:
+    command = saying(tmp_path / "status", {"leaf": standing(("bypassed", True), when=1e9)})
+    log = start(paths, command)
+    until(log, lambda: "policy_active" in paths.read(TEXTFILE) if os.path.exists(paths.at(TEXTFILE)) else False)
+    entry = journal.recv(65536).decode()
+    assert f"MESSAGE=The kernel has bypassed policy leaf since 2001-09-09 01:46:40 UTC, as {SLOW};" in entry
+    assert "\nBPF_OOM_POLICY=leaf\n" in entry and f"\nBPF_OOM_BYPASS_REASON={SLOW}\n" in entry
+    assert 'bpf_oom_policy_active{policy="leaf"} 0' in paths.read(TEXTFILE)
+    # Neither the next look nor the next service tells it again, whatever the clocks did meanwhile; another bypass is told.
+    for when, more in ((1e9 + 3, 0), (1e9 + 3600, 1)):
+        saying(tmp_path / "status", {"leaf": standing(("bypassed", True), when=when)})
+        log = start(paths, command)
+        until(log, lambda log=log: log._standing.policies is not None)
+        log.look()
+        journal.setblocking(False)
+        found = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                found.append(journal.recv(65536))
+        assert len(found) == more
+        assert log._totals.bypassed == {"leaf": 1e9 + 3600 if more else 1e9}
+
+
+def test_a_bypass_that_the_journal_did_not_take_is_told_later(paths: Paths, buffer: Buffer, tmp_path: Path) -> None:
+    command = saying(tmp_path / "status", {"leaf": standing(("bypassed", True), when=1e9)})
+    log = start(paths, command)
+    until(log, lambda: log._standing.policies is not None)
+    assert log._totals.bypassed == {}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(paths.at("/run/systemd/journal/socket"))
+        log.look()
+        assert b"BPF_OOM_BYPASS_REASON" in listener.recv(65536)
+    assert log._totals.bypassed == {"leaf": 1e9}
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        """print('{"policies": {}}'); raise SystemExit(1)""",
+        "print('nonsense')",
+        "print('[]')",
+        "print('{}')",
+    ],
+)
+def test_a_status_that_is_not_to_be_had_stops_nothing(paths: Paths, buffer: Buffer, journal: socket.socket, program: str) -> None:
+    log = start(paths, [sys.executable, "-c", program])
+    until(log, lambda: "status" in log._failing)
+    assert b"whether the policies act is not known" in journal.recv(65536).lower()
+    buffer.waiting = [victim(cgroup="/a")]
+    log.look()
+    assert total(paths, "bpf_oom_kills_total") == 1
+    assert "policy_active" not in paths.read(TEXTFILE)
+    # It is asked again when it is time, and not before.
+    assert log._standing._child is None and log._standing._due > time.monotonic()
+
+
+def test_a_status_that_takes_long_is_not_waited_for(paths: Paths, buffer: Buffer, journal: socket.socket) -> None:
+    log = start(paths, [sys.executable, "-c", "import time; time.sleep(600)"])
+    log.look()
+    child = log._standing._child
+    assert child is not None and child.poll() is None
+    buffer.waiting = [victim(cgroup="/a")]
+    log.look()
+    assert total(paths, "bpf_oom_kills_total") == 1
+    log._standing._begun -= 200
+    log.look()
+    assert "status" in log._failing and child.poll() is not None
