@@ -43,11 +43,11 @@ class Plain(NamedTuple):
 class Reader(Protocol):
     """Who reads type information: libbpf of what runs, _core of a file."""
 
-    def behind(self, type_id: int) -> Plain: ...
+    def behind(self, type_id: int) -> Plain:
+        """A type behind typedefs and qualifiers."""
 
     def parameters(self, proto_id: int) -> List[int]:
         """The types of a function's parameters; `proto_id` is its FUNC_PROTO."""
-        ...
 
 
 def _word(reader: Reader, type_id: int, depth: int = 0) -> str:

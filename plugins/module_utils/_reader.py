@@ -176,7 +176,7 @@ def without_memory(paths: Paths, globs: Iterable[str]) -> dict[str, str]:
     found = {}
     for glob in globs:
         for path in _matching(paths, glob, memory=False):
-            if not os.path.exists(f"{paths.cgroup}{path}/memory.max"):
+            if not os.path.exists(f"{paths.cgroup}{path}/memory.max") and os.path.isdir(paths.cgroup + path):
                 found[path] = _lacking_control(paths, path)
     return found
 

@@ -239,7 +239,7 @@ def test_features_are_read_from_btf(tree: Path, lib: Library) -> None:
     assert found["interface"] == "kernel"
 
 
-def of_module(lib: Library, base: Path) -> bytes:
+def of_module(lib: Library, base: Path, later: bool = False) -> bytes:
     """The types of a module as the kernel shows them: they go on where those of its base end."""
 
     def call(name: str, result: object, *arguments: object) -> Any:
@@ -267,7 +267,7 @@ def of_module(lib: Library, base: Path) -> bytes:
     oom, task, memcg, css, psi, event = (pointer("struct", name) for name in names)
     text, u64, u32 = pointer("char", ""), integers["u64"], integers["u32"]
     callbacks = {
-        b"bpf_oom_ops": {b"handle_out_of_memory": [oom], b"name": [text]},
+        b"bpf_oom_ops": {b"handle_out_of_memory": [oom, css] if later else [oom], b"name": [text]},
         b"bpf_psi_ops": {b"init": [psi], b"handle_psi_event": [event], b"handle_cgroup_online": [u64]},
     }
     protos = {member: proto(*taken) for members in callbacks.values() for member, taken in members.items()}
@@ -308,6 +308,16 @@ def test_a_stock_kernel_is_capable_by_the_module(tree: Path, lib: Library) -> No
     report = found.report()
     assert (report["interface"], report["oom"], report["psi"]) == ("module", True, True)
     assert report["features"] == {"cgroup_online": True, "averages": True, "bypass": True, "own_report": False}
+
+
+def test_a_module_of_another_version_is_to_be_replaced(tree: Path, lib: Library) -> None:
+    vmlinux = tree / "sys/kernel/btf/vmlinux"
+    vmlinux.write_bytes(kernel("int other;\n"))
+    vmlinux.with_name("bpf_oom").write_bytes(of_module(lib, vmlinux, later=True))
+    (problem,) = read(tree, lib).problems
+    assert (problem.id, problem.kind) == ("version", "oom")
+    assert "handle_out_of_memory(struct oom_control *, struct cgroup_subsys_state *)" in problem.cause
+    assert problem.remedy == "run the role linuxmm.bpf_oom.kernel, which brings the module of this version"
 
 
 def test_a_kernel_without_the_interface(tree: Path, lib: Library) -> None:
