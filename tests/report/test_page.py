@@ -123,6 +123,11 @@ def test_every_host_is_shown_with_its_state(page: Page) -> None:
     ]
 
 
+def test_a_policy_that_does_not_always_act_says_so(page: Page) -> None:
+    rows = page.locator("#hosts-table tbody tr", has_text="not always: vm.panic_on_oom is 1; set it to 0.")
+    assert rows.locator("th").all_inner_texts() == ["web12"]
+
+
 def test_names_are_text_whatever_they_hold(page: Page) -> None:
     assert page.title() == f"OOM and PSI policies of {len(fleet())} hosts, 2027-01-15 08:00 UTC"
     assert page.locator("img").count() == 0
