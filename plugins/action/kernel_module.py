@@ -29,20 +29,25 @@ class ActionModule(TransferringAction):
         host = self._execute_module(module_name=_NAME, module_args=asked, task_vars=task_vars)
         if host.get("failed"):
             return dict(host)
+        same = {"changed": False, "release": host["release"], "interface": "kernel", "gap_ms": None}
         if host["kernel_has_it"]:
-            return {"changed": False, "release": host["release"], "interface": "kernel", "gap_ms": None}
+            return same
+        # What it warns of holds whatever is done.
+        told = {key: host[key] for key in ("warnings",) if key in host}
         try:
             data = built_module(str(host["release"]), self._directory(arguments.get("directory")))
             built = inspect(data)
         except BpfOomError as error:
             return self.failure(error)
-        if (host["installed"], host["running"]) == (built.digest, built.build_id):
-            return {"changed": False, "release": host["release"], "interface": "module", "gap_ms": None}
+        if host["installed"] == built.digest and (not host["runs"] or host["running"] == built.build_id):
+            return {**same, **told, "interface": "module"}
         found = {**asdict(built), "signed": "yes" if built.signed else "no"}
         arguments["_request"].update(module=found, proven=proven())
         if not self._task.check_mode and host["installed"] != built.digest:
             arguments["_blobs"] = self._send([built.digest], {built.digest: data})
-        return dict(self._execute_module(module_name=_NAME, module_args=arguments, task_vars=task_vars))
+        result = dict(self._execute_module(module_name=_NAME, module_args=arguments, task_vars=task_vars))
+        result["warnings"] = [*told.get("warnings", []), *result.get("warnings", [])]
+        return result
 
     def _directory(self, given: Any) -> str | None:
         """Beside the play, as with other tasks."""

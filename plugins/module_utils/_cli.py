@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import json
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -21,9 +22,8 @@ from ._errors import BpfOomError
 from ._install import FACT
 from ._kill_log import KillLog, forget
 from ._module import Module
-from ._paths import MODULE, OFF_WORD, TRIAL_UNIT, Paths
+from ._paths import MODULE, OFF_WORD, PROVEN, TRIAL_UNIT, Paths
 from ._report import report as everything
-from ._sets import foresee
 from ._words import line
 
 OK, ERROR, DRIFT = 0, 1, 3
@@ -44,7 +44,14 @@ def parser() -> argparse.ArgumentParser:
     kill_log.add_argument("--textfile", default="", help="where Prometheus' node exporter finds the numbers; none without")
     kill_log.add_argument("--forget", action="store_true", help="do not run, but remove what the service leaves when it stops")
     check_kernel = commands.add_parser("check-kernel", help="say whether the persisted policies will load on another kernel")
-    check_kernel.add_argument("file", help="that kernel's BTF, its vmlinux, or its image where xz or gzip has compressed it")
+    check_kernel.add_argument(
+        "file",
+        nargs="?",
+        default="",
+        help="that kernel's BTF, its vmlinux, or its image (default: of the newest that is installed)",
+    )
+    check_kernel.add_argument("--release", default="", help="which kernel that is, where the file does not say it")
+    check_kernel.add_argument("--allow-untried", action="store_true", help="a module will do that was not tried on that kernel")
     module = commands.add_parser("module", help="load, unload or release from trial the kernel module for stock kernels")
     module.add_argument(
         "what", choices=["load", "unload", "settle", "retry"], help="settle: as a service, after so long without a crash"
@@ -68,7 +75,7 @@ def main(arguments: Sequence[str] | None = None, engine: Engine | None = None) -
         if options.command == "status":
             return _status(engine, options.json, not options.no_wait)
         if options.command == "check-kernel":
-            return _check_kernel(engine, options.file)
+            return _check_kernel(engine, options.file, options.release, options.allow_untried)
         if options.command == "decisions":
             return _decisions(engine, options.policy, options.number, options.json)
         with engine.locked(check=options.command == "verify"):
@@ -92,13 +99,27 @@ def _kill_log(textfile: str, only_forget: bool) -> int:
     return OK
 
 
-def _check_kernel(engine: Engine, path: str) -> int:
-    found = foresee(engine, path)
-    for name, policy in found.items():
+def _proven() -> list[str]:
+    """The kernels on which the module was tried, as they were known when this command was packed."""
+    try:
+        data = pkgutil.get_data(__package__ or "", PROVEN)
+    except OSError:
+        data = None
+    return [str(each["build_id"]) for each in json.loads(data or b"[]")]
+
+
+def _check_kernel(engine: Engine, path: str, release: str, allow_untried: bool) -> int:
+    # Only this needs it.
+    from ._foresee import foresee
+
+    found = foresee(engine, path, release, _proven(), allow_untried)
+    interface = found["interface"]
+    print(interface["sentence"])
+    for name, policy in found["policies"].items():
         print(f"{name}: {'will load' if policy['loads'] else 'will not load'}")
         for each in (*policy["problems"], *policy["degraded"]):
             print(f"  {each}")
-    return OK if all(policy["loads"] for policy in found.values()) else ERROR
+    return OK if all(policy["loads"] for policy in found["policies"].values()) else ERROR
 
 
 def _settle(after: int) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import lzma
 import os
+import re
 import stat
 import struct
 import zlib
@@ -35,11 +36,15 @@ _TAIL = {
 # Kinds of relocations, enum bpf_core_relo_kind.
 _FIELD_EXISTS, _TYPE_ID_LOCAL, _TYPE_EXISTS, _ENUMVAL_EXISTS, _TYPE_MATCHES = 2, 6, 8, 10, 12
 _ASKS = (_FIELD_EXISTS, _TYPE_EXISTS, _ENUMVAL_EXISTS, _TYPE_MATCHES)
+# What programs read of the first where it exists, and of the second else, see bpf/include/bpf_oom/abi.h.
+_INSTEAD_OF = {"bpf_psi_event": "psi_trigger"}
 _OF_FIELD, _OF_ENUM = (0, 1, 2, 3, 4, 5), (10, 11)
 #: What reading bytes that are not what they say ends with.
 DAMAGED = (ValueError, KeyError, IndexError, OverflowError, RecursionError, struct.error)
 #: A BTF of a distribution's kernel has some MiB.
 LARGEST = 256 << 20
+_NT_GNU_BUILD_ID = 3
+_BANNER = re.compile(rb"Linux version ([0-9][0-9A-Za-z.+~_-]*) \(")
 
 
 class _Type(NamedTuple):
@@ -55,18 +60,19 @@ class _Type(NamedTuple):
 
 
 class Types:
-    """The types of a BTF, by id."""
+    """The types of a BTF, by id. Those of a module go on where their base ends, with their ids and with their strings."""
 
-    def __init__(self, data: bytes) -> None:
-        self.data = data
+    def __init__(self, data: bytes, base: Optional[Types] = None) -> None:
         magic, _version, _flags, head, type_at, type_size, text_at, text_size = struct.unpack_from("<HBBIIIII", data)
         if magic != _MAGIC:
             raise ValueError("no BTF")
-        self._text = data[head + text_at : head + text_at + text_size]
-        self.types = [_Type("", 0, 0, 0, 0)]
-        at, end = head + type_at, head + type_at + type_size
+        behind = len(base.data) if base else 0
+        self.data: bytes = (base.data if base else b"") + data
+        self._text: bytes = (base._text if base else b"") + data[head + text_at : head + text_at + text_size]
+        self.types: List[_Type] = list(base.types) if base else [_Type("", 0, 0, 0, 0)]
+        at, end = behind + head + type_at, behind + head + type_at + type_size
         while at < end:
-            name, info, of = struct.unpack_from("<III", data, at)
+            name, info, of = struct.unpack_from("<III", self.data, at)
             kind, count = info >> 24 & 0x1F, info & 0xFFFF
             fixed, each = _TAIL[kind]
             self.types.append(_Type(self.text(name), kind, count, of, at + 12))
@@ -159,6 +165,18 @@ def elf_sections(data: bytes) -> Dict[str, bytes]:
     return found
 
 
+def noted_build_id(notes: bytes) -> str:
+    """Of a section of ELF notes, '' when it has none."""
+    at = 0
+    while at + 12 <= len(notes):
+        name_size, size, kind = struct.unpack_from("<III", notes, at)
+        start = at + 12 + (name_size + 3 & ~3)
+        if kind == _NT_GNU_BUILD_ID and notes[at + 12 : at + 16] == b"GNU\0":
+            return notes[start : start + size].hex()
+        at = start + (size + 3 & ~3)
+    return ""
+
+
 def _weak(sections: Dict[str, bytes]) -> List[str]:
     text = sections.get(".strtab", b"")
     found = []
@@ -232,8 +250,24 @@ def _unpacked(image: bytes) -> Iterator[bytes]:
             at = image.find(magic, at + 1)
 
 
-def read_target(path: str) -> Types:
-    """The BTF of a kernel: from a file of plain BTF, from a vmlinux or from a compressed kernel image."""
+class Kernel(NamedTuple):
+    """What a file says of a kernel; plain BTF says neither which release nor which build it is of."""
+
+    types: Types
+    release: str
+    build_id: str
+
+
+def _kernel(data: bytes) -> Kernel:
+    if data[:2] == b"\x9f\xeb":
+        return Kernel(Types(data), "", "")
+    sections = elf_sections(data)
+    banner = _BANNER.search(data)
+    return Kernel(Types(sections[".BTF"]), banner[1].decode() if banner else "", noted_build_id(sections.get(".notes", b"")))
+
+
+def read_kernel(path: str) -> Kernel:
+    """A kernel, from a file of plain BTF, from a vmlinux or from a compressed kernel image."""
     remedy = (
         "give the kernel's BTF (as in /sys/kernel/btf/vmlinux), its vmlinux, or its image; one that zstd or lz4 has compressed "
         "takes libzstd.so.1 or liblz4.so.1"
@@ -248,7 +282,7 @@ def read_target(path: str) -> Types:
         raise BpfOomError(f"{path}: {error.strerror}", remedy) from error
     for candidate in [data] if data[:2] == b"\x9f\xeb" or data[:4] == b"\x7fELF" else _unpacked(data):
         try:
-            return Types(candidate if candidate[:2] == b"\x9f\xeb" else elf_sections(candidate)[".BTF"])
+            return _kernel(candidate)
         except DAMAGED:
             continue
     raise BpfOomError(f"{path} holds no BTF that could be read", remedy)
@@ -354,6 +388,12 @@ def _what(local: Types, relocation: _Relocation) -> str:
     return f"{head}, {'.'.join(path)}" if path else head
 
 
+def module_types(sections: Dict[str, bytes]) -> Types:
+    """Those that a module brings, of its sections: what it has of the kernel's is in it by name only."""
+    base = sections.get(".BTF.base")
+    return Types(sections[".BTF"], Types(base) if base else None)
+
+
 def _resolves(local: Types, relocation: _Relocation, target: Types) -> bool:
     number = local.plain(relocation.type_id)
     found = local.types[number]
@@ -367,41 +407,42 @@ def _resolves(local: Types, relocation: _Relocation, target: Types) -> bool:
     return bool(candidates)
 
 
-def _missing_kfuncs(local: Types, target: Types, weak: List[str]) -> Iterator[str]:
+def _missing_kfuncs(local: Types, targets: Tuple[Types, ...], weak: List[str]) -> Iterator[str]:
     for number in local.section(".ksyms"):
         found = local.types[number]
         if found.name in weak or found.kind != _FUNC:
             continue
-        theirs = [target.types[each] for each in target.named(_FUNC, found.name)]
+        theirs = [(target, target.types[each]) for target in targets for each in target.named(_FUNC, found.name)]
         if not theirs:
             yield f"it has no kfunc {found.name}()"
         else:
             mine = arguments(local, found.of)
-            have = [arguments(target, each.of) for each in theirs]
+            have = [arguments(target, each.of) for target, each in theirs]
             if all(clash(found.name, mine, each) for each in have):
                 yield f"its kfunc {found.name}() has other arguments ({', '.join(have[0]) or 'none'})"
 
 
-def problems(data: bytes, target: Types) -> List[str]:
-    """Why an object will not load on a kernel with this BTF, a clause each; empty when nothing is in the way.
+def problems(data: bytes, *targets: Types) -> List[str]:
+    """Why an object will not load on a kernel with these types, its own and a module's, a clause each; empty when it will.
 
     An object that asks whether something of a type exists has code for both answers, so nothing of that type is missed.
     """
     try:
         sections = elf_sections(data)
         local = Types(sections[".BTF"])
-        found = list(_missing_structs(local, target))
-        found += _missing_kfuncs(local, target, _weak(sections))
+        found = list(_missing_structs(local, targets))
+        found += _missing_kfuncs(local, targets, _weak(sections))
         for name in sections:
             kind, _slash, what = name.partition("/")
-            if kind == "tp_btf" and not target.named(_TYPEDEF, f"btf_trace_{what}"):
+            if kind == "tp_btf" and not _named(targets, _TYPEDEF, f"btf_trace_{what}"):
                 found.append(f"it has no tracepoint {what}")
-            if kind in ("fentry", "fexit") and not target.named(_FUNC, what):
+            if kind in ("fentry", "fexit") and not _named(targets, _FUNC, what):
                 found.append(f"it has no function {what}() to trace")
         relocations = _relocations(local, sections.get(".BTF.ext", b"\0" * 8))
         asked = {_root(local, each) for each in relocations if each.kind in _ASKS}
+        asked |= {other for name, other in _INSTEAD_OF.items() if name in asked and _named(targets, _STRUCT, name)}
         for each in relocations:
-            if each.kind in (*_ASKS, _TYPE_ID_LOCAL) or _resolves(local, each, target):
+            if each.kind in (*_ASKS, _TYPE_ID_LOCAL) or any(_resolves(local, each, target) for target in targets):
                 continue
             if _root(local, each) not in asked:
                 found.append(f"it has not, or has otherwise: {_what(local, each)}")
@@ -410,36 +451,53 @@ def problems(data: bytes, target: Types) -> List[str]:
     return list(dict.fromkeys(found))
 
 
-def _missing_structs(local: Types, target: Types) -> Iterator[str]:
+def _named(targets: Tuple[Types, ...], kind: int, name: str) -> bool:
+    return any(target.named(kind, name) for target in targets)
+
+
+def has_interface(*targets: Types) -> bool:
+    """Whether there is something for policies to stand on, of one kind at least."""
+    return any(_named(targets, _STRUCT, name) for name in STRUCTS.values())
+
+
+def _members(targets: Tuple[Types, ...], name: str) -> Dict[str, Tuple[Types, int]]:
+    """Of a struct, where it is found first: each member's types and the number of its own there."""
+    for target in targets:
+        for number in target.named(_STRUCT, name)[:1]:
+            return {member: (target, of) for member, of in target.members(number)}
+    return {}
+
+
+def _missing_structs(local: Types, targets: Tuple[Types, ...]) -> Iterator[str]:
     for name in STRUCTS.values():
         for number in local.named(_STRUCT, name):
-            theirs = target.named(_STRUCT, name)
-            if not theirs:
+            have = _members(targets, name)
+            if not have:
                 yield f"it has no struct {name}"
                 continue
-            have = dict(target.members(theirs[0]))
             for member, of in local.members(number):
                 if member not in have:
                     if member not in LACKING:
                         yield f"its struct {name} has no {member}"
                     continue
                 proto = local.callback(of)
-                found = arguments(target, target.callback(have[member]))
-                if proto and clash(member, arguments(local, proto), found):
-                    yield f"it has another version of the interface: {member}({', '.join(found)})"
+                target, theirs = have[member]
+                given = arguments(target, target.callback(theirs))
+                if proto and clash(member, arguments(local, proto), given):
+                    yield f"it has another version of the interface: {member}({', '.join(given)})"
 
 
-def without(data: bytes, target: Types) -> List[str]:
+def without(data: bytes, *targets: Types) -> List[str]:
     """What a policy that loads there cannot do, a sentence each."""
     local = Types(elf_sections(data)[".BTF"])
     found = []
     for name in STRUCTS.values():
         for number in local.named(_STRUCT, name):
-            have = [member for theirs in target.named(_STRUCT, name) for member, _of in target.members(theirs)]
+            have = _members(targets, name)
             found += [
                 LACKING[member][1] for member, _of in local.members(number) if have and member in LACKING and member not in have
             ]
     return found
 
 
-__all__ = ["Types", "problems", "read_target", "without"]
+__all__ = ["Kernel", "Types", "has_interface", "problems", "read_kernel", "without"]

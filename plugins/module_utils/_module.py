@@ -15,13 +15,12 @@ import os
 import platform
 import re
 import shutil
-import struct
 import time
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from ._capability import STRUCTS, mentioned
-from ._core import DAMAGED, elf_sections
+from ._core import DAMAGED, elf_sections, noted_build_id
 from ._errors import BpfOomError, from_errno, printable
 from ._kmsg import KernelLog
 from ._paths import MODULE, OFF_WORD, Paths
@@ -32,7 +31,6 @@ _MACHINE = "x86_64"
 _SYS_DELETE_MODULE, _SYS_FINIT_MODULE = 176, 313
 _SIGNED = b"~Module signature appended~\n"
 _REFUSED = re.compile(r"^bpf_oom: not loaded: (.+)$")
-_NT_GNU_BUILD_ID = 3
 #: A release of a kernel is the name of a directory here.
 _RELEASE = re.compile(r"[0-9][0-9A-Za-z.+~_-]*")
 #: After the last policy went, its programs may still hold the module for moments.
@@ -61,7 +59,7 @@ def inspect(data: bytes) -> Built:
         sections = elf_sections(data)
         pairs = (each.split("=", 1) for each in sections[".modinfo"].decode("utf-8", "replace").split("\0") if "=" in each)
         info = dict(pairs)
-        build_id = _build_id(sections.get(".note.gnu.build-id", b""))
+        build_id = noted_build_id(sections.get(".note.gnu.build-id", b""))
     except DAMAGED:
         raise BpfOomError("this is no kernel module, or only a part of one", "build it again with kernel/module/build") from None
     if info.get("name") != MODULE or "source" not in info:
@@ -84,16 +82,12 @@ def inspect(data: bytes) -> Built:
     )
 
 
-def _build_id(notes: bytes) -> str:
-    """Of a section of ELF notes, '' when it has none."""
-    at = 0
-    while at + 12 <= len(notes):
-        name_size, size, kind = struct.unpack_from("<III", notes, at)
-        start = at + 12 + (name_size + 3 & ~3)
-        if kind == _NT_GNU_BUILD_ID and notes[at + 12 : at + 16] == b"GNU\0":
-            return notes[start : start + size].hex()
-        at = start + (size + 3 & ~3)
-    return ""
+def _version_key(release: str) -> List[Tuple[int, int, str]]:
+    """Numbers by what they count, and a ~ before the end, as Debian has it."""
+    words = re.findall(r"[0-9]+|~|[^0-9~]+", release)
+    return [(0, 0, "") if word == "~" else (3, int(word), "") if word.isdigit() else (2, 0, word) for word in words] + [
+        (1, 0, "")
+    ]
 
 
 @dataclass(frozen=True)
@@ -133,7 +127,7 @@ class Module:
         """Of the kernel that runs: the same release may have been built twice. '' when it does not say."""
         try:
             with open(self._paths.at("/sys/kernel/notes"), "rb") as file:
-                return _build_id(file.read())
+                return noted_build_id(file.read())
         except OSError:
             return ""
 
@@ -173,6 +167,35 @@ class Module:
         names = os.listdir(self._paths.modules) if os.path.isdir(self._paths.modules) else []
         return sorted(name for name in names if os.path.exists(self.file(name)))
 
+    def kernels(self) -> List[str]:
+        """The releases that are installed, the newest last, which boot loaders take unless they are told otherwise."""
+        found = set()
+        for directory, name in (("/boot", r"vmlinuz-(.+)"), ("/usr/lib/modules", r"(.+)"), ("/lib/modules", r"(.+)")):
+            real = self._paths.at(directory)
+            for each in os.listdir(real) if os.path.isdir(real) else []:
+                release = re.fullmatch(name, each)
+                if release and _RELEASE.fullmatch(release[1]) and self.image(release[1]):
+                    found.add(release[1])
+        return sorted(found, key=_version_key)
+
+    def image(self, release: str) -> str:
+        """Where the image of a kernel is, '' when it is not there."""
+        for path in (f"/boot/vmlinuz-{release}", f"/usr/lib/modules/{release}/vmlinuz", f"/lib/modules/{release}/vmlinuz"):
+            if os.path.isfile(self._paths.at(path)):
+                return self._paths.at(path)
+        return ""
+
+    def cannot_be_built(self, release: str) -> str:
+        """On a host where DKMS builds the module for each new kernel: why it will not, '' when nothing is in its way."""
+        if not os.path.isdir(self._paths.at(f"/var/lib/dkms/{MODULE}")):
+            return ""
+        build = self._paths.at(f"/lib/modules/{release}/build")
+        if not os.path.exists(build):
+            return f"there are no headers of the kernel {release}, for which DKMS shall build the module"
+        if not os.path.exists(os.path.join(build, "vmlinux")):
+            return f"the headers of the kernel {release} have no vmlinux, so DKMS cannot build the module for it"
+        return ""
+
     def running(self) -> Optional[Running]:
         """What is loaded under its name, ours or not."""
         top = self._paths.at(f"/sys/module/{MODULE}")
@@ -181,7 +204,7 @@ class Module:
 
         try:
             with open(os.path.join(top, "notes/.note.gnu.build-id"), "rb") as file:
-                build_id = _build_id(file.read())
+                build_id = noted_build_id(file.read())
         except OSError:
             build_id = ""
         users = self._text(f"/sys/module/{MODULE}/refcnt")
@@ -265,18 +288,21 @@ class Module:
             return False
         return True
 
-    def _went_down(self, built: Built) -> bool:
+    def _went_down(self, built: Built, kernel: str) -> bool:
         mark = self.trial()
         if mark is None or mark.get("boot_id") == self._boot_id():
             return False
         # Another build, or another kernel, is another trial.
-        same_kernel = mark.get("kernel") in (None, self.kernel_build_id() or self.release())
+        same_kernel = mark.get("kernel") in (None, kernel)
         return same_kernel and mark.get("build_id") in (None, built.build_id)
 
     # ------------------------------------------------------------------ do it
 
-    def refuse(self, built: Built, release: str) -> None:
-        """Raises in words what the kernel, or this host, would not put up with, before anything is touched."""
+    def refuse(self, built: Built, release: str, kernel: str = "") -> None:
+        """Raises in words what the kernel, or this host, would not put up with, before anything is touched.
+
+        `kernel` is the build id of one that does not run. What holds for this boot only is not held against it.
+        """
         if platform.machine() != _MACHINE and self._paths.root == "/":
             raise BpfOomError(
                 f"the module is for x86-64 and this host is {platform.machine()}", "boot a kernel with the patches of kernel/"
@@ -286,21 +312,25 @@ class Module:
                 f"the module is for the kernel {built.release} and not for {release}",
                 f"build it for {release}, by kernel/module/build",
             )
+        if not kernel:
+            self._refuse_boot()
         self._refuse_switches()
         if not built.signed and (why := self._wants_signature()):
             raise BpfOomError(
                 f"the kernel takes only signed modules ({why}), and this one is not signed",
                 "sign it with a key that the kernel trusts, and name its directory with bpf_oom_module_directory",
             )
-        if self._went_down(built):
+        if self._went_down(built, kernel or self.kernel_build_id() or self.release()):
             raise BpfOomError(
                 "this host went down while this module was on trial, so it is not loaded again by itself",
                 "find out why it went down, then `bpf-oom module retry`, or install another build",
             )
 
-    def _refuse_switches(self) -> None:
+    def _refuse_boot(self) -> None:
         if self._text("/proc/sys/kernel/modules_disabled") == "1":
             raise BpfOomError("this kernel loads no more modules until it is booted anew (kernel.modules_disabled=1)", "boot it")
+
+    def _refuse_switches(self) -> None:
         for word in self._text("/proc/cmdline").split():
             if word.startswith("module_blacklist=") and MODULE in word.partition("=")[2].split(","):
                 raise BpfOomError(f"the kernel command line says {word}", f"boot without {MODULE} in it")

@@ -13,6 +13,8 @@ UNIT = "bpf-oom.service"
 TRIAL_UNIT = "bpf-oom-trial.service"
 #: The kernel module that brings the interface to stock kernels.
 MODULE = "bpf_oom"
+#: In the command: the kernels on which the module was tried.
+PROVEN = "proven.json"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ensure that the module for the running kernel is installed and loaded: what the Ansible module kernel_module does."""
+"""Ensure that the module for a kernel is installed, and loaded where it runs: what the Ansible module kernel_module does."""
 
 from __future__ import annotations
 
@@ -8,31 +8,45 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ._change import unload_all
+from ._core import has_interface
 from ._engine import Engine, bring_back
 from ._errors import BpfOomError, from_errno
+from ._foresee import newest, other_kernel, refuse_untried
 from ._module import Built, Module, inspect
 
+#: Instead of a release: the newest kernel that is installed.
+NEWEST = "newest"
 
-def describe(module: Module) -> dict[str, Any]:
+
+def which(module: Module, wanted: str) -> str:
+    """The release of the kernel that is meant, by default that which runs."""
+    return newest(module) if wanted == NEWEST else wanted or module.release()
+
+
+def describe(module: Module, wanted: str = "") -> dict[str, Any]:
     """What the controller has to know to find or build the right module, and to see that nothing is to be done."""
-    release, running = module.release(), module.running()
+    release = which(module, wanted)
+    runs = release == module.release()
+    running = module.running() if runs else None
     try:
         installed = module.installed(release)
     except BpfOomError:
         installed = None
     return {
         "release": release,
-        "kernel_has_it": module.kernel_has_it(),
+        "runs": runs,
+        "kernel_has_it": module.kernel_has_it() if runs else has_interface(other_kernel(module, release).types),
         "installed": installed.digest if installed else None,
         "running": running.build_id if running else None,
     }
 
 
 class Provision:
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, wanted: str = "") -> None:
         self._engine = engine
         self._module = Module(engine.paths)
-        self._release = self._module.release()
+        self._release = which(self._module, wanted)
+        self._runs = self._release == self._module.release()
         self.warnings: list[str] = []
 
     # ------------------------------------------------------------------ there
@@ -41,9 +55,10 @@ class Provision:
         self, sent: Mapping[str, str], blobs: Mapping[str, str], proven: Sequence[str], untried: bool, check: bool
     ) -> dict[str, Any]:
         wanted = Built(**{**sent, "signed": sent.get("signed") == "yes"})  # type: ignore[arg-type]
-        self._module.refuse(wanted, self._release)
-        self._refuse_untried(proven, untried)
-        running = self._module.running()
+        build_id = self._module.kernel_build_id() if self._runs else other_kernel(self._module, self._release).build_id
+        self._module.refuse(wanted, self._release, "" if self._runs else build_id or self._release)
+        refuse_untried(self._release, build_id, proven, untried)
+        running = self._module.running() if self._runs else None
         if running is not None and not running.ours:
             raise BpfOomError(
                 "a kernel module of somebody else's is loaded under the name bpf_oom", "unload it, and find out whose it is"
@@ -54,11 +69,12 @@ class Provision:
         except BpfOomError as error:
             installed, there = None, f"unusable: {error.cause}"
         same_file = installed is not None and installed.digest == wanted.digest
-        same_running = running is not None and running.build_id == wanted.build_id
+        same_running = not self._runs or (running is not None and running.build_id == wanted.build_id)
         loaded = f"build {running.build_id[:12]}" if running else "none"
+        loads = f"build {wanted.build_id[:12]}" if self._runs else loaded
         result: dict[str, Any] = {
             "changed": not (same_file and same_running),
-            "diff": _diff(self._release, (there, loaded), (wanted.words(), f"build {wanted.build_id[:12]}")),
+            "diff": _diff(self._release, (there, loaded), (wanted.words(), loads)),
             "release": self._release,
             "interface": "module",
             "gap_ms": None,
@@ -73,25 +89,14 @@ class Provision:
             raise BpfOomError("the module on this host changed while it was looked at", "run again")
         with self._engine.locked(check=False):
             data = _read(blobs[wanted.digest], wanted) if not same_file else None
-            if running is None:
-                if data is not None:
-                    self._module.install(data)
-                self._module.load()
-            elif same_running:
-                if data is not None:
-                    self._module.install(data)
-            else:
+            if running is not None and not same_running:
                 result["gap_ms"] = self._replace(data)
+                return result
+            if data is not None:
+                self._module.install(data)
+            if not same_running:
+                self._module.load()
         return result
-
-    def _refuse_untried(self, proven: Sequence[str], untried: bool) -> None:
-        build_id = self._module.kernel_build_id()
-        if untried or build_id in proven:
-            return
-        raise BpfOomError(
-            f"nobody has tried the module on this kernel, {self._release} (build {build_id[:12] or 'unknown'})",
-            "try it in a machine first (make prove KERNEL=linux-image-...), or set allow_untried: true",
-        )
 
     def _replace(self, data: bytes | None) -> int:
         """Milliseconds without policies. When the new one does not load, the old one comes back."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The persisted set as a whole: kept, restored, forgotten, and whether it will load on another kernel."""
+"""The persisted set as a whole: kept, restored, forgotten."""
 
 from __future__ import annotations
 
@@ -44,30 +44,6 @@ def forget(engine: Engine, name: str, check: bool = False) -> bool:
     if there and not check:
         Writer(engine.paths).forget(name)
     return there
-
-
-def foresee(engine: Engine, path: str) -> dict[str, dict[str, Any]]:
-    """Each persisted policy: why it will not load on the kernel of which the file holds the BTF, and what it will lack."""
-    stored = engine.store.read_set()
-    if stored.problem:
-        raise BpfOomError(f"the persisted set is damaged: {stored.problem}", "run the play again, it mends the set")
-    # Only this needs it, and the command at boot does without.
-    from . import _core
-
-    target = _core.read_target(path)
-    found: dict[str, dict[str, Any]] = {
-        name: {"loads": False, "problems": [why], "degraded": []} for name, why in stored.broken.items()
-    }
-    for name, manifest in stored.manifests.items():
-        unusable = engine.store.object_problem(manifest)
-        data = b"" if unusable else engine.store.object_bytes(manifest)
-        problems = [unusable] if unusable else _core.problems(data, target)
-        found[name] = {
-            "loads": not problems,
-            "problems": problems,
-            "degraded": [] if problems else _core.without(data, target),
-        }
-    return dict(sorted(found.items()))
 
 
 def back_up(name: str, state: str, check: bool, engine: Engine | None = None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ version_added: 0.2.0
 description:
   - Installs the kernel module C(bpf_oom) for the kernel that runs, and loads it. It is built once for each kernel, on the
     controller, and sent to the hosts that lack it. A kernel that has the interface itself is left alone.
+  - Installs it also for a kernel that shall run after the next boot, and warns when the newest that is installed has none.
   - What the host or its kernel would refuse is refused in words before anything is touched. What the module itself refuses is
     repeated from the kernel log.
   - When another build of the module runs, the policies that stand on it are unloaded, the module is replaced and the policies are
@@ -27,6 +28,13 @@ options:
     type: str
     choices: [present, absent]
     default: present
+  release:
+    description:
+      - The release of an installed kernel that does not run, or V(newest) for the newest that is installed. Its module is
+        installed and not loaded, so that a boot into that kernel finds it.
+      - By default the kernel that runs.
+    type: str
+    version_added: 0.2.0
   directory:
     description:
       - A directory on the controller with modules that were built before, each as C(RELEASE/bpf_oom.ko), such as signed ones.
@@ -51,6 +59,10 @@ EXAMPLES = r"""
 - name: Make a stock kernel capable
   linuxmm.bpf_oom.kernel_module:
 
+- name: Have a module for the kernel that the next boot takes, too
+  linuxmm.bpf_oom.kernel_module:
+    release: newest
+
 - name: Use modules that were built and signed elsewhere
   linuxmm.bpf_oom.kernel_module:
     directory: /srv/bpf_oom/signed
@@ -58,7 +70,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 release:
-  description: The release of the kernel that runs.
+  description: The release of the kernel that the module is for.
   returned: success
   type: str
 interface:
@@ -74,6 +86,7 @@ gap_ms:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import Engine
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._foresee import warn_of_newest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._module import Module
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._provide import Provision, describe
 
@@ -83,6 +96,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "release": {"type": "str"},
             "directory": {"type": "path"},
             "allow_untried": {"type": "bool", "default": False},
             "_request": {"type": "dict"},
@@ -96,8 +110,11 @@ def main() -> None:
     try:
         engine = Engine()
         if request["step"] == "describe":
-            module.exit_json(changed=False, **describe(Module(engine.paths)))
-        provision = Provision(engine)
+            found = describe(Module(engine.paths), given["release"] or "")
+            for warning in warn_of_newest(Module(engine.paths)) if found["runs"] else []:
+                module.warn(warning)
+            module.exit_json(changed=False, **found)
+        provision = Provision(engine, given["release"] or "")
         if given["state"] == "absent":
             result = provision.absent(module.check_mode)
         else:

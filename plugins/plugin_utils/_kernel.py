@@ -9,14 +9,15 @@ import subprocess
 from pathlib import Path
 
 from ..module_utils._errors import BpfOomError
+from ..module_utils._paths import PROVEN
 
-_SOURCE = Path(__file__).resolve().parents[2] / "kernel"
+SOURCE = Path(__file__).resolve().parents[2] / "kernel"
 _RELEASE = re.compile(r"[0-9][0-9A-Za-z.+~_-]*")
 
 
 def proven() -> list[str]:
     """The build ids of the kernels on which the module was tried in a machine."""
-    with (_SOURCE / "module/proven.json").open(encoding="utf-8") as file:
+    with (SOURCE / "module" / PROVEN).open(encoding="utf-8") as file:
         return [str(each["build_id"]) for each in json.load(file)]
 
 
@@ -27,7 +28,7 @@ def built_module(release: str, directory: str | None) -> bytes:
         raise BpfOomError(f"the host says that its kernel is {release!r}", "see what `uname -r` says there")
     if directory is not None:
         return _read(Path(directory) / release / "bpf_oom.ko")
-    command = [str(_SOURCE / "module/build"), "--release", release]
+    command = [str(SOURCE / "module/build"), "--release", release]
     try:
         run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
     except OSError as error:

@@ -157,14 +157,20 @@ def test_another_kernel_is_checked(paths: Paths, capsys: pytest.CaptureFixture[s
     as_root()
     reads = "struct a { int %s; } __attribute__((preserve_access_index)); int f(struct a *a) { return a->%s; }"
     data = compile_bundle("leaf", {"leaf.c": reads % ("here", "here")}, "leaf.c", find_toolchain())
+    interface = "struct bpf_oom_ops { int (*handle_out_of_memory)(void *); } ops; "
     store = Writer(paths)
     store.put_object("3" * 64, data)
     store.switch([manifest(object=digest(data))])
     for field, status, said in (("here", OK, "leaf: will load\n"), ("gone", ERROR, "struct a, here\n")):
         other = Path(paths.root) / field
-        other.write_bytes(compile_bundle("kernel", {"kernel.c": reads % (field, field)}, "kernel.c", find_toolchain()))
+        other.write_bytes(
+            compile_bundle("kernel", {"kernel.c": interface + reads % (field, field)}, "kernel.c", find_toolchain())
+        )
         assert main(["check-kernel", str(other)], Engine(paths)) == status
         assert capsys.readouterr().out.endswith(said)
+    other.write_bytes(compile_bundle("kernel", {"kernel.c": reads % ("here", "here")}, "kernel.c", find_toolchain()))
+    assert main(["check-kernel", "--release", "6.12.0-x", str(other)], Engine(paths)) == ERROR
+    assert capsys.readouterr().out.startswith("No module is installed for the kernel 6.12.0-x; ")
     store.put_object("3" * 64, data + b"damaged")
     assert main(["check-kernel", str(other)], Engine(paths)) == ERROR
     assert "is damaged" in capsys.readouterr().out

@@ -18,7 +18,7 @@ from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._core import (
     Types,
     elf_sections,
     problems,
-    read_target,
+    read_kernel,
     without,
 )
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
@@ -105,6 +105,23 @@ def test_who_asks_for_a_field_has_code_for_both_answers(target: Types) -> None:
     reads = "__builtin_preserve_field_info(((struct mm_struct___new *)mm)->flags, 2) ? 1 : mm->before"
     assert problems(program(reads, types), target) == []
     assert problems(program("mm->before", types), target) != []
+
+
+def test_where_an_event_tells_the_cgroup_the_trigger_need_not() -> None:
+    """The module's event has a struct of its own, the patched kernel's trigger a field."""
+    types = "struct bpf_psi_event { long cgroup_id; } CORE; struct psi_trigger { long cgroup_id; } CORE;"
+    exists = "__builtin_preserve_type_info(*(struct bpf_psi_event *)0, 0)"
+    reads = f"{exists} ? ((struct bpf_psi_event *)mm)->cgroup_id : ((struct psi_trigger *)mm)->cgroup_id"
+    data = program(reads, types + "struct mm_struct;")
+
+    def kernel(more: str) -> Types:
+        return Types(elf_sections(build(KERNEL + more))[".BTF"])
+
+    trigger, event = "struct psi_trigger { int %s; } t;", "struct bpf_psi_event { long cgroup_id; } e;"
+    assert problems(data, kernel(trigger % "group" + event)) == []
+    assert problems(data, kernel(trigger % "group"), kernel(event)) == []
+    assert problems(data, kernel(trigger % "cgroup_id")) == []
+    assert problems(data, kernel(trigger % "group")) == ["it has not, or has otherwise: struct psi_trigger, cgroup_id"]
 
 
 @pytest.mark.parametrize(
@@ -202,9 +219,9 @@ def test_a_kernel_is_read_however_it_is_packed(tmp_path: Path, pack: Callable[[b
     # Before it what only looks like each of them.
     decoys = b"\x1f\x8b\x08\xfd7zXZ\0\x28\xb5\x2f\xfd\x02\x21\x4c\x18"
     path.write_bytes(elf if pack is bytes else b"MZ" + decoys + bytes(100) + pack(elf) + b"more")
-    assert read_target(str(path)).named(4, "mm_struct")
+    assert read_kernel(str(path)).types.named(4, "mm_struct")
     path.write_bytes(elf_sections(elf)[".BTF"])
-    assert read_target(str(path)).named(4, "mm_struct")
+    assert read_kernel(str(path)).types.named(4, "mm_struct")
 
 
 @pytest.mark.parametrize("data", [b"", b"\x7fELF", b"\x9f\xeb\x01\x00", b"MZ" + bytes(5000), b"\x7fELF\x02\x01" + b"\xff" * 99])
@@ -212,16 +229,16 @@ def test_a_file_without_btf_is_refused_in_words(tmp_path: Path, data: bytes) -> 
     path = tmp_path / "kernel"
     path.write_bytes(data)
     with pytest.raises(BpfOomError, match="holds no BTF that could be read; give the kernel's BTF"):
-        read_target(str(path))
+        read_kernel(str(path))
     with pytest.raises(BpfOomError, match="No such file"):
-        read_target(str(tmp_path / "gone"))
+        read_kernel(str(tmp_path / "gone"))
 
 
 def test_what_is_no_plain_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path, why in ((tmp_path / "pipe", "is no plain file"), (Path("/dev/zero"), "is no plain file"), (tmp_path, "directory")):
         with pytest.raises(BpfOomError, match=why):
-            read_target(str(path))
+            read_kernel(str(path))
 
 
 _OBJECT: list[bytes] = []

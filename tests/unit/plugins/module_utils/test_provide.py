@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils import _module
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils import _module, _provide
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._module import Built, Module
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Paths
@@ -99,3 +99,29 @@ def test_it_is_not_removed_under_policies(tree: Path, provision: Provision) -> N
 def test_where_nothing_is_there_is_nothing_to_remove(tree: Path, provision: Provision) -> None:
     assert not Module(Paths(str(tree))).releases()
     assert not provision.absent(check=False)["changed"]
+
+
+def test_a_module_for_a_kernel_that_does_not_run_is_installed_and_not_loaded(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """modules_disabled holds until the next boot, which is what this is for; another build of the module goes on running."""
+
+    @contextlib.contextmanager
+    def locked(check: bool) -> Iterator[None]:
+        yield
+
+    other, data = "6.13.0+test-amd64", b"a module"
+    (tree / "boot").mkdir()
+    (tree / "boot" / f"vmlinuz-{other}").touch()
+    (tree / "proc/sys/kernel/modules_disabled").write_text("1")
+    monkeypatch.setattr(_provide, "other_kernel", lambda _module, release: SimpleNamespace(release=release, build_id=KERNEL))
+    monkeypatch.setattr(_provide, "_read", lambda path, _wanted: Path(path).read_bytes())
+    installed: list[bytes] = []
+    monkeypatch.setattr(Module, "install", lambda _module, given: installed.append(given))
+    provision = Provision(SimpleNamespace(paths=Paths(str(tree)), locked=locked), "newest")  # type: ignore[arg-type]
+    runs(tree, version="0.1.0", users=2)
+    sent = {**SENT, "release": other}
+    (tree / "ko").write_bytes(data)
+    with pytest.raises(BpfOomError, match=r"Nobody has tried the module on this kernel, 6\.13\.0"):
+        provision.present(sent, {}, [], False, check=True)
+    result = provision.present(sent, {BUILT.digest: str(tree / "ko")}, [KERNEL], False, check=False)
+    assert result["changed"] and result["release"] == other and installed == [data] and provision.warnings == []
+    assert result["diff"]["after"].endswith("loaded: none\n")

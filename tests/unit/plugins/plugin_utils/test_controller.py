@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
+from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._kernel import proven
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._policies import (
     LIBRARY,
     Resolver,
@@ -101,6 +102,13 @@ def test_the_command_is_the_same_bytes_and_runs(tmp_path: Path) -> None:
     file = tmp_path / "bpf-oom.pyz"
     file.write_bytes(archive)
     assert "bpf_oom/_cli.py" in zipfile.ZipFile(file).namelist()
+    listed = [
+        sys.executable,
+        "-c",
+        "import sys; sys.path.insert(0, sys.argv[1]); from bpf_oom import _cli; print(_cli._proven())",
+    ]
+    found = subprocess.run([*listed, str(file)], capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    assert found.strip() == str(proven())
     done = subprocess.run([sys.executable, "-I", str(file), "--help"], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert "apply" in done.stdout
 

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * How much memory comes back when somebody dies: what is anonymous or shared, with what of
+ * it is swapped while swap is short, and page tables. Not page cache of files: the kernel
+ * takes that without a kill.
+ */
+#ifndef BPF_OOM_MEMORY_H
+#define BPF_OOM_MEMORY_H
+
+#include <bpf_oom/policy.h>
+
+#define MAX_CPUS	1024
+
+/*
+ * What survey() found out of the memory that an OOM is about. Clang takes a static struct
+ * apart that is only used by its members, and then its BTF is wrong.
+ */
+static u64 total_bytes;		/* what there is: memory and swap, less where a limit is lower */
+static u64 slack_bytes;		/* how far the counters of an address space may be off */
+static bool swap_is_short;	/* less than a tenth of it is free */
+
+static __always_inline s64 kernel_s64(const void *address)
+{
+	s64 value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), address);
+	return value;
+}
+
+static __always_inline s32 kernel_s32(const void *address, s32 otherwise)
+{
+	s32 value = otherwise;
+
+	if (bpf_probe_read_kernel(&value, sizeof(value), address))
+		return otherwise;
+	return value;
+}
+
+static __always_inline s64 lower(s64 a, s64 b)
+{
+	return a < b ? a : b;
+}
+
+/*
+ * What there is for the OOM of a memcg: the memory of the machine, or less where a cgroup
+ * from there up has a limit.
+ */
+__noinline int survey(struct mem_cgroup *top __arg_trusted)
+{
+	s64 memory = kernel_s64(&_totalram_pages), swap = kernel_s64(&total_swap_pages);
+	s64 free = kernel_s64(&nr_swap_pages);
+	struct mem_cgroup *at = top;
+	s32 cpus = kernel_s32(&nr_cpu_ids, 1);
+	int level;
+
+	bpf_for(level, 0, 1024) {
+		s64 max = BPF_CORE_READ(at, swap.max);
+
+		/* The css is the first member. */
+		if (!BPF_CORE_READ(at, css.parent))
+			break;
+		memory = lower(memory, BPF_CORE_READ(at, memory.max));
+		swap = lower(swap, max);
+		free = lower(free, max - BPF_CORE_READ(at, swap.usage.counter));
+		at = (void *)BPF_CORE_READ(at, css.parent);
+	}
+	total_bytes = (memory + swap) * page_size;
+	swap_is_short = free <= 0 || free * 10 < swap;
+	/* Three counters, of each of which every CPU may keep a batch to itself. */
+	slack_bytes = 3ULL * cpus * kernel_s32(&percpu_counter_batch, 32) * page_size;
+	return 0;
+}
+
+/* What the CPUs have not brought in yet. */
+static __always_inline s64 pages_of_cpus(const s32 *counters)
+{
+	s32 cpus = kernel_s32(&nr_cpu_ids, 1);
+	s64 pages = 0;
+	int cpu;
+
+	if (!counters)
+		return 0;
+	bpf_for(cpu, 0, MAX_CPUS) {
+		u64 offset;
+
+		if (cpu >= cpus)
+			break;
+		offset = kernel_s64(&__per_cpu_offset + cpu * sizeof(offset));
+		pages += kernel_s32((void *)counters + offset, 0);
+	}
+	return pages;
+}
+
+/* A macro, as CO-RE only knows constant indices. */
+#define counter_pages(mm, counter, exact)				\
+	(BPF_CORE_READ(mm, rss_stat[counter].count) +			\
+	 ((exact) ? pages_of_cpus(BPF_CORE_READ(mm, rss_stat[counter].counters)) : 0))
+
+static __always_inline u64 mm_bytes(u64 address, bool exact)
+{
+	struct mm_struct *mm = (void *)address;
+	s64 pages;
+
+	if (!mm)
+		return 0;
+	pages = counter_pages(mm, MM_ANONPAGES, exact) + counter_pages(mm, MM_SHMEMPAGES, exact);
+	if (swap_is_short)
+		pages += counter_pages(mm, MM_SWAPENTS, exact);
+	if (pages < 0)
+		pages = 0;
+	return pages * page_size + BPF_CORE_READ(mm, pgtables_bytes.counter);
+}
+
+/* Bytes of an address space, 0 for none; slack_bytes says how far they may be off. */
+static __always_inline u64 mm_bytes_about(u64 mm)
+{
+	return mm_bytes(mm, false);
+}
+
+/* The same, with a look at each CPU. */
+__noinline u64 mm_bytes_exactly(u64 mm)
+{
+	return mm_bytes(mm, true);
+}
+
+/* Bytes of shared memory and tmpfs that are charged to a memcg. */
+static __always_inline u64 memcg_shmem(struct mem_cgroup *memcg)
+{
+	return bpf_mem_cgroup_page_state(memcg, bpf_core_enum_value(enum node_stat_item, NR_SHMEM));
+}
+
+/* Bytes of page cache of files, which the kernel takes without a kill. */
+static __always_inline u64 memcg_file(struct mem_cgroup *memcg)
+{
+	s64 file = bpf_mem_cgroup_page_state(memcg, bpf_core_enum_value(enum node_stat_item,
+									NR_FILE_PAGES));
+
+	/* Counted with it are tmpfs, and pages of swap that are in memory as well. */
+	file -= memcg_shmem(memcg);
+	file -= bpf_mem_cgroup_page_state(memcg, bpf_core_enum_value(enum node_stat_item,
+								     NR_SWAPCACHE));
+	return file > 0 ? file : 0;
+}
+
+/* Bytes that are charged to a memcg and those below; no part of it has more. */
+static __always_inline u64 memcg_charged(struct mem_cgroup *memcg)
+{
+	u64 bytes = bpf_mem_cgroup_usage(memcg);
+
+	if (swap_is_short)
+		bytes += (u64)BPF_CORE_READ(memcg, swap.usage.counter) * page_size;
+	return bytes;
+}
+
+/* Bytes that a cgroup asked for: memory.min or memory.low, whichever is more. */
+static __always_inline u64 memcg_request(struct mem_cgroup *memcg)
+{
+	u64 min = memcg->memory.min, low = memcg->memory.low, bytes;
+
+	bytes = (min > low ? min : low) * page_size;
+	/* "max" is as much as there is. */
+	return bytes < total_bytes ? bytes : total_bytes;
+}
+
+#endif /* BPF_OOM_MEMORY_H */
