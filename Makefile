@@ -5,7 +5,7 @@ ENV := tests/tools/env
 TIERS := $(ENV) tests/tools/tiers
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernel kernel-debug kernel-deb module image demo lint unit test-kernel test-kernel-patched prove test-kernel-debug test-kernel-faults \
+.PHONY: help setup kernel kernel-debug kernel-deb module module-deb module-dkms image demo lint unit test-kernel test-kernel-patched prove test-kernel-debug test-kernel-faults \
 	molecule molecule-kernel molecule-operations molecule-drift molecule-faults molecule-rollout molecule-mixed test-crash test-report test-pull test test-long bench-kernel bench-fleet clean
 
 # What kernel/build reads may be given to make, too: make kernel SERIES=7.3
@@ -28,6 +28,12 @@ kernel-deb: ## Debian packages of it; CONFIG=/boot/config-... for a real machine
 
 module: ## the module for RELEASE=6.12.117+deb13-amd64, one of Debian's kernels; prints where it is
 	@$(ENV) kernel/module/build --release '$(RELEASE)'
+
+module-deb: ## a Debian package of the module for RELEASE=6.12.117+deb13-amd64; prints where it is
+	@$(ENV) kernel/module/package --release '$(RELEASE)'
+
+module-dkms: ## a Debian package of its source, which DKMS builds on the host; prints where it is
+	@$(ENV) kernel/module/package --dkms
 
 image: ## the Debian 13 machine image; prints where it is
 	@$(ENV) python molecule/shared/machine.py image

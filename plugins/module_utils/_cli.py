@@ -54,8 +54,13 @@ def parser() -> argparse.ArgumentParser:
     check_kernel.add_argument("--allow-untried", action="store_true", help="a module will do that was not tried on that kernel")
     module = commands.add_parser("module", help="load, unload or release from trial the kernel module for stock kernels")
     module.add_argument(
-        "what", choices=["load", "unload", "settle", "retry"], help="settle: as a service, after so long without a crash"
+        "what",
+        choices=["load", "unload", "settle", "retry", "install", "forget"],
+        help="settle: as a service, after so long without a crash; install: a file that was built on this host, as by DKMS;"
+        " forget: that for a release, which stays loaded where it is",
     )
+    module.add_argument("subject", nargs="?", default="", help="a file, plain or compressed, with install; a release with forget")
+    module.add_argument("--allow-untried", action="store_true", help="install it for a kernel on which nobody has tried it")
     module.add_argument("--after", type=int, default=0, help="seconds that settle waits (default: none)")
     commands.add_parser("unload", help="unload all policies at once; they come back with apply or at boot")
     commands.add_parser("verify", help=f"compare persisted with loaded: exit {OK} no drift, {DRIFT} drift, {ERROR} error")
@@ -72,6 +77,8 @@ def main(arguments: Sequence[str] | None = None, engine: Engine | None = None) -
         if options.command == "module" and options.what == "settle":
             return _settle(options.after)
         engine = engine or Engine()
+        if options.command == "module" and options.what == "install":
+            return _install(engine, options.subject, options.allow_untried)
         if options.command == "status":
             return _status(engine, options.json, not options.no_wait)
         if options.command == "check-kernel":
@@ -80,7 +87,7 @@ def main(arguments: Sequence[str] | None = None, engine: Engine | None = None) -
             return _decisions(engine, options.policy, options.number, options.json)
         with engine.locked(check=options.command == "verify"):
             if options.command == "module":
-                return _module(engine, options.what)
+                return _module(engine, options.what, options.subject)
             return {"apply": _apply, "unload": _unload, "verify": _verify}[options.command](engine)
     except BpfOomError as error:
         print(f"bpf-oom: {error}", file=sys.stderr)
@@ -146,10 +153,16 @@ def _begin_trial() -> None:
         subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
 
 
-def _module(engine: Engine, what: str) -> int:
+def _module(engine: Engine, what: str, subject: str) -> int:
     module = Module(engine.paths)
+    if (what == "forget") != bool(subject):
+        raise BpfOomError("forget wants a release, and nothing else does", "see `bpf-oom module --help`")
     if what == "unload":
         done = "the module is unloaded" if module.unload() else "the module was not loaded"
+    elif what == "forget":
+        there = os.path.exists(module.file(subject))
+        module.remove(subject)
+        done = f"the module for {subject} is removed" if there else f"there is no module for {subject}"
     elif what == "retry":
         done = "the module may be loaded again" if module.settle() else "nothing kept the module from being loaded"
     else:
@@ -158,6 +171,17 @@ def _module(engine: Engine, what: str) -> int:
             _begin_trial()
         done = done or "there is no module to load, or it is loaded, or the kernel needs none"
     print(f"bpf-oom: {done}")
+    return OK
+
+
+def _install(engine: Engine, path: str, allow_untried: bool) -> int:
+    # Only this needs it.
+    from ._provide import adopt
+
+    if not path:
+        raise BpfOomError("there is nothing to install", "give the file of a module")
+    built = adopt(engine, path, _proven(), allow_untried)
+    print(f"bpf-oom: installed, and not loaded: {built.words()}")
     return OK
 
 

@@ -195,18 +195,26 @@ def _gunzip(data: bytes) -> bytes:
     return zlib.decompressobj(31).decompress(data, LARGEST)
 
 
-def _unzstd(data: bytes) -> bytes:
-    """By libzstd, which every Debian has; Python has its own only from 3.14 on."""
+def _zstd() -> ctypes.CDLL:
+    """libzstd, which every Debian has; Python has its own only from 3.14 on."""
     library = ctypes.CDLL("libzstd.so.1")
     for name, types in (
         ("ZSTD_findFrameCompressedSize", [ctypes.c_char_p, ctypes.c_size_t]),
+        ("ZSTD_getFrameContentSize", [ctypes.c_char_p, ctypes.c_size_t]),
         ("ZSTD_decompress", [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t]),
     ):
         function = getattr(library, name)
         function.restype, function.argtypes = ctypes.c_size_t, types
+    return library
+
+
+def _unzstd(data: bytes, size: Optional[int] = None) -> bytes:
+    library = _zstd()
+    # An error is a number so great that nothing can be so long.
     length = library.ZSTD_findFrameCompressedSize(data, len(data))
-    # An error is a number so great that nothing can be so long. Behind the frame the kernel has how long its contents are.
-    (size,) = struct.unpack_from("<I", data, length)
+    if size is None:
+        # Behind the frame a kernel's image has how long its contents are.
+        (size,) = struct.unpack_from("<I", data, length)
     if not 0 < size <= LARGEST:
         raise ValueError("no kernel is so large")
     out = ctypes.create_string_buffer(size)
@@ -228,6 +236,22 @@ def _unlz4(data: bytes) -> bytes:
         out += block.raw[: max(0, got)]
         at += 4 + length
     return bytes(out)
+
+
+def unpack_module(data: bytes) -> bytes:
+    """A module as DKMS leaves it, plain or compressed as the kernel's own modules are."""
+    try:
+        for magic, unpacker in ((b"\xfd7zXZ\0", lzma.LZMADecompressor()), (b"\x1f\x8b\x08", zlib.decompressobj(31))):
+            if data.startswith(magic):
+                found = unpacker.decompress(data, LARGEST)
+                if not unpacker.eof:
+                    raise EOFError
+                return found
+        if data.startswith(b"\x28\xb5\x2f\xfd"):
+            return _unzstd(data, _zstd().ZSTD_getFrameContentSize(data, len(data)))
+    except (EOFError, OSError, lzma.LZMAError, zlib.error, *DAMAGED):
+        raise BpfOomError("this module is compressed and cannot be unpacked", "see that it is whole, and libzstd.so.1") from None
+    return data
 
 
 def _unpacked(image: bytes) -> Iterator[bytes]:

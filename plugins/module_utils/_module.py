@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -187,7 +188,8 @@ class Module:
 
     def cannot_be_built(self, release: str) -> str:
         """On a host where DKMS builds the module for each new kernel: why it will not, '' when nothing is in its way."""
-        if not os.path.isdir(self._paths.at(f"/var/lib/dkms/{MODULE}")):
+        # A version that is known there has its source; what DKMS leaves behind has none.
+        if not glob.glob(os.path.join(glob.escape(self._paths.at(f"/var/lib/dkms/{MODULE}")), "*/source")):
             return ""
         build = self._paths.at(f"/lib/modules/{release}/build")
         if not os.path.exists(build):

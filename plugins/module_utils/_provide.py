@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ._change import unload_all
-from ._core import has_interface
+from ._core import LARGEST, has_interface, unpack_module
 from ._engine import Engine, bring_back
 from ._errors import BpfOomError, from_errno
 from ._foresee import newest, other_kernel, refuse_untried
@@ -39,6 +41,25 @@ def describe(module: Module, wanted: str = "") -> dict[str, Any]:
         "installed": installed.digest if installed else None,
         "running": running.build_id if running else None,
     }
+
+
+def adopt(engine: Engine, path: str, proven: Sequence[str], untried: bool) -> Built:
+    """Install a module that was built on this host, as by DKMS; nothing is loaded."""
+    module = Module(engine.paths)
+    try:
+        # A named pipe that nobody writes to must not be waited for.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            data = file.read(LARGEST)
+    except OSError as error:
+        raise from_errno(f"{path} cannot be read", error.errno or errno.EIO) from None
+    data = unpack_module(data)
+    built = inspect(data)
+    runs = built.release == module.release()
+    build_id = module.kernel_build_id() if runs else other_kernel(module, built.release).build_id
+    module.refuse(built, built.release, "" if runs else build_id or built.release)
+    refuse_untried(built.release, build_id, proven, untried)
+    with engine.locked(check=False):
+        return module.install(data)
 
 
 class Provision:

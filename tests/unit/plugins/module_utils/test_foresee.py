@@ -165,7 +165,9 @@ def test_a_kernel_on_which_nobody_tried_it(host: Host) -> None:
 
 def test_headers_that_dkms_would_need(host: Host) -> None:
     host.kernel(NEXT)
-    (host.top / "var/lib/dkms/bpf_oom").mkdir(parents=True)
+    (host.top / "var/lib/dkms/bpf_oom/0.1.0").mkdir(parents=True)
+    assert state(host) == "missing"
+    (host.top / "var/lib/dkms/bpf_oom/0.1.0/source").symlink_to("/usr/src/bpf_oom-0.1.0")
     found = foresee(host.engine, "")["interface"]
     assert found["state"] == "no_headers"
     assert found["sentence"].startswith(

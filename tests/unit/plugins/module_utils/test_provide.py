@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
+import lzma
+import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils import _module, _provide
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils import _cli, _module, _provide
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._module import Built, Module
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Paths
@@ -37,13 +41,17 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def provision(tree: Path) -> Provision:
+def engine_of(tree: Path) -> Any:
     @contextlib.contextmanager
     def locked(check: bool) -> Iterator[None]:
         yield
 
-    return Provision(SimpleNamespace(paths=Paths(str(tree)), locked=locked))  # type: ignore[arg-type]
+    return SimpleNamespace(paths=Paths(str(tree)), locked=locked)
+
+
+@pytest.fixture
+def provision(tree: Path) -> Provision:
+    return Provision(engine_of(tree))
 
 
 def runs(tree: Path, version: str, users: int, build_id: str = "ef" * 20) -> None:
@@ -103,11 +111,6 @@ def test_where_nothing_is_there_is_nothing_to_remove(tree: Path, provision: Prov
 
 def test_a_module_for_a_kernel_that_does_not_run_is_installed_and_not_loaded(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """modules_disabled holds until the next boot, which is what this is for; another build of the module goes on running."""
-
-    @contextlib.contextmanager
-    def locked(check: bool) -> Iterator[None]:
-        yield
-
     other, data = "6.13.0+test-amd64", b"a module"
     (tree / "boot").mkdir()
     (tree / "boot" / f"vmlinuz-{other}").touch()
@@ -116,7 +119,7 @@ def test_a_module_for_a_kernel_that_does_not_run_is_installed_and_not_loaded(tre
     monkeypatch.setattr(_provide, "_read", lambda path, _wanted: Path(path).read_bytes())
     installed: list[bytes] = []
     monkeypatch.setattr(Module, "install", lambda _module, given: installed.append(given))
-    provision = Provision(SimpleNamespace(paths=Paths(str(tree)), locked=locked), "newest")  # type: ignore[arg-type]
+    provision = Provision(engine_of(tree), "newest")
     runs(tree, version="0.1.0", users=2)
     sent = {**SENT, "release": other}
     (tree / "ko").write_bytes(data)
@@ -125,3 +128,50 @@ def test_a_module_for_a_kernel_that_does_not_run_is_installed_and_not_loaded(tre
     result = provision.present(sent, {BUILT.digest: str(tree / "ko")}, [KERNEL], False, check=False)
     assert result["changed"] and result["release"] == other and installed == [data] and provision.warnings == []
     assert result["diff"]["after"].endswith("loaded: none\n")
+
+
+PACK_FILE = "file=$(mktemp) && cat >$file && zstd -qc $file && rm $file"
+PACK = {
+    "plain": bytes,
+    "xz": lzma.compress,
+    "gzip": gzip.compress,
+    # Of a file, the length of which it notes, as DKMS calls it.
+    "zstd": lambda data: subprocess.run(["sh", "-c", PACK_FILE], input=data, stdout=subprocess.PIPE, check=True).stdout,
+}
+
+
+@pytest.mark.parametrize("how", PACK)
+def test_what_dkms_built_is_taken_over_and_not_loaded(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
+    data = b"a module, by its length " * 9
+    monkeypatch.setattr(_provide, "inspect", lambda given: BUILT if given == data else pytest.fail("it is another file"))
+    installed: list[bytes] = []
+    monkeypatch.setattr(Module, "install", lambda _module, given: installed.append(given) or BUILT)
+    monkeypatch.setattr(_cli, "_proven", lambda: [KERNEL])
+    path = tree / "bpf_oom.ko"
+    path.write_bytes(PACK[how](data))
+    assert _cli.main(["module", "install", str(path)], engine_of(tree)) == 0
+    assert installed == [data] and "installed, and not loaded: version 0.1.0" in capsys.readouterr().out
+    if how != "plain":
+        path.write_bytes(PACK[how](data)[:-20])
+        assert _cli.main(["module", "install", str(path)], engine_of(tree)) == 1
+        assert "is compressed and cannot be unpacked" in capsys.readouterr().err
+
+
+def test_what_dkms_built_for_a_kernel_that_nobody_tried_is_not(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_provide, "inspect", lambda _data: BUILT)
+    monkeypatch.setattr(Module, "install", lambda *_given: pytest.fail("nothing may be touched"))
+    path = tree / "bpf_oom.ko"
+    path.write_bytes(b"x")
+    assert _cli.main(["module", "install", str(path)], engine_of(tree)) == 1
+    assert "nobody has tried the module on this kernel" in capsys.readouterr().err.lower()
+    assert _cli.main(["module", "install", str(tree / "gone")], engine_of(tree)) == 1
+    assert _cli.main(["module", "install"], engine_of(tree)) == 1
+    assert _cli.main(["module", "forget"], engine_of(tree)) == 1
+    assert _cli.main(["module", "forget", "../../etc"], engine_of(tree)) == 1
+    assert _cli.main(["module", "load", RELEASE], engine_of(tree)) == 1
+    assert _cli.main(["module", "forget", RELEASE], engine_of(tree)) == 0
+    assert "cannot be read: No such file" in capsys.readouterr().err
