@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._module import inspect
-from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._kernel import built_module, proven
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._module import Built, inspect
+from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._kernel import built_module, proven, sign
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._transfer import TransferringAction
 
 _NAME = "linuxmm.bpf_oom.kernel_module"
@@ -35,24 +36,47 @@ class ActionModule(TransferringAction):
         # What it warns of holds whatever is done.
         told = {key: host[key] for key in ("warnings",) if key in host}
         try:
-            data = built_module(str(host["release"]), self._directory(arguments.get("directory")))
+            data = self._module(str(host["release"]), arguments)
             built = inspect(data)
         except BpfOomError as error:
             return self.failure(error)
-        if host["installed"] == built.digest and (not host["runs"] or host["running"] == built.build_id):
+        same_file = host["installed"] is not None and Built(**host["installed"]).same_as(built)
+        if same_file and (not host["runs"] or host["running"] == built.build_id):
             return {**same, **told, "interface": "module"}
-        found = {**asdict(built), "signed": "yes" if built.signed else "no"}
-        arguments["_request"].update(module=found, proven=proven())
-        if not self._task.check_mode and host["installed"] != built.digest:
+        arguments["_request"].update(module=asdict(built), proven=proven())
+        if not self._task.check_mode and not same_file:
             arguments["_blobs"] = self._send([built.digest], {built.digest: data})
         result = dict(self._execute_module(module_name=_NAME, module_args=arguments, task_vars=task_vars))
         result["warnings"] = [*told.get("warnings", []), *result.get("warnings", [])]
         return result
 
-    def _directory(self, given: Any) -> str | None:
+    def _module(self, release: str, arguments: dict[str, Any]) -> bytes:
+        """Built or found, and signed here: the host gets no key."""
+        directory, key = self._path(arguments, "directory"), self._path(arguments, "key")
+        certificate = self._path(arguments, "certificate")
+        found = built_module(release, directory)
+        if key is None:
+            if certificate is not None:
+                raise BpfOomError("there is a certificate and no key to sign with", "give key, too")
+            return found.data
+        # Vault may keep them: what it decrypts goes at once.
+        plain: list[str] = []
+        try:
+            for path in (key, certificate or key):
+                plain.append(self._loader.get_real_file(path))
+            return sign(found, Path(plain[0]), Path(plain[1]))
+        except AnsibleError as error:
+            why = str(error).strip().splitlines()[0].rstrip(".")
+            raise BpfOomError(f"the module cannot be signed: {why}", "see bpf_oom_module_key") from None
+        finally:
+            for path in plain:
+                self._loader.cleanup_tmp_file(path)
+
+    def _path(self, arguments: dict[str, Any], option: str) -> str | None:
         """Beside the play, as with other tasks."""
+        given = arguments.get(option)
         if not given:
             return None
         if not isinstance(given, str):
-            raise AnsibleActionFail("the option directory must be a path")
+            raise AnsibleActionFail(f"the option {option} must be a path")
         return str(self._loader.path_dwim(given))

@@ -25,12 +25,12 @@ from ._core import DAMAGED, elf_sections, noted_build_id
 from ._errors import BpfOomError, from_errno, printable
 from ._kmsg import KernelLog
 from ._paths import MODULE, OFF_WORD, Paths
+from ._signature import split
 from ._writer import write_atomic
 
 #: x86-64 only, as the module is.
 _MACHINE = "x86_64"
 _SYS_DELETE_MODULE, _SYS_FINIT_MODULE = 176, 313
-_SIGNED = b"~Module signature appended~\n"
 _REFUSED = re.compile(r"^bpf_oom: not loaded: (.+)$")
 #: A release of a kernel is the name of a directory here.
 _RELEASE = re.compile(r"[0-9][0-9A-Za-z.+~_-]*")
@@ -47,8 +47,17 @@ class Built:
     version: str
     source: str  # digest of its source
     build_id: str
-    signed: bool
+    content: str  # digest of the file without its signature
+    signer: str  # who signed it, '' for nobody
     digest: str  # of the file
+
+    @property
+    def signed(self) -> bool:
+        return bool(self.signer)
+
+    def same_as(self, other: Built) -> bool:
+        """A key of elliptic curves makes another file each time, of the same."""
+        return (self.content, self.signer) == (other.content, other.signer)
 
     def words(self) -> str:
         return f"version {self.version}, build {self.build_id[:12]}, for {self.release}"
@@ -56,8 +65,9 @@ class Built:
 
 def inspect(data: bytes) -> Built:
     """Raises BpfOomError, in one sentence, for what cannot be this module."""
+    signed = split(data)
     try:
-        sections = elf_sections(data)
+        sections = elf_sections(signed.content)
         pairs = (each.split("=", 1) for each in sections[".modinfo"].decode("utf-8", "replace").split("\0") if "=" in each)
         info = dict(pairs)
         build_id = noted_build_id(sections.get(".note.gnu.build-id", b""))
@@ -78,7 +88,8 @@ def inspect(data: bytes) -> Built:
         version=info.get("version", ""),
         source=info["source"],
         build_id=build_id,
-        signed=data.endswith(_SIGNED),
+        content=hashlib.sha256(signed.content).hexdigest(),
+        signer=signed.signer,
         digest=hashlib.sha256(data).hexdigest(),
     )
 
@@ -320,7 +331,8 @@ class Module:
         if not built.signed and (why := self._wants_signature()):
             raise BpfOomError(
                 f"the kernel takes only signed modules ({why}), and this one is not signed",
-                "sign it with a key that the kernel trusts, and name its directory with bpf_oom_module_directory",
+                "name a key that the kernel trusts with bpf_oom_module_key, or a directory of signed modules with"
+                " bpf_oom_module_directory",
             )
         if self._went_down(built, kernel or self.kernel_build_id() or self.release()):
             raise BpfOomError(

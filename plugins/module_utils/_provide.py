@@ -7,6 +7,7 @@ import errno
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from ._change import unload_all
@@ -38,7 +39,7 @@ def describe(module: Module, wanted: str = "") -> dict[str, Any]:
         "release": release,
         "runs": runs,
         "kernel_has_it": module.kernel_has_it() if runs else has_interface(other_kernel(module, release).types),
-        "installed": installed.digest if installed else None,
+        "installed": asdict(installed) if installed else None,
         "running": running.build_id if running else None,
     }
 
@@ -75,7 +76,7 @@ class Provision:
     def present(
         self, sent: Mapping[str, str], blobs: Mapping[str, str], proven: Sequence[str], untried: bool, check: bool
     ) -> dict[str, Any]:
-        wanted = Built(**{**sent, "signed": sent.get("signed") == "yes"})  # type: ignore[arg-type]
+        wanted = Built(**sent)
         build_id = self._module.kernel_build_id() if self._runs else other_kernel(self._module, self._release).build_id
         self._module.refuse(wanted, self._release, "" if self._runs else build_id or self._release)
         refuse_untried(self._release, build_id, proven, untried)
@@ -89,7 +90,7 @@ class Provision:
             there = installed.words() if installed else "none"
         except BpfOomError as error:
             installed, there = None, f"unusable: {error.cause}"
-        same_file = installed is not None and installed.digest == wanted.digest
+        same_file = installed is not None and installed.same_as(wanted)
         same_running = not self._runs or (running is not None and running.build_id == wanted.build_id)
         loaded = f"build {running.build_id[:12]}" if running else "none"
         loads = f"build {wanted.build_id[:12]}" if self._runs else loaded

@@ -42,6 +42,20 @@ options:
       - Without it, modules are built on the controller with C(kernel/module/build) of this collection, which works on Debian, as
         root, for Debian's kernels. It keeps them below C(BPF_OOM_CACHE), by default C(~/.cache/linuxmm-bpf-oom).
     type: path
+  key:
+    description:
+      - A private key on the controller, in PEM, with which the module is signed there. Ansible Vault may keep the file. It takes
+        the place of any signature that the module has. The passphrase of an encrypted key is taken from C(KBUILD_SIGN_PIN) in the
+        environment of the controller. The key is never sent to a host.
+      - The kernel's own C(sign-file) signs, from the headers that the module was built with, or from this machine's.
+    type: path
+    version_added: 0.2.0
+  certificate:
+    description:
+      - The certificate of O(key), X.509 in PEM or DER. The hosts must trust it, by the firmware or by C(mokutil --import).
+      - By default it is looked for in the file of the key.
+    type: path
+    version_added: 0.2.0
   allow_untried:
     description:
       - Whether to load the module into a kernel on which it was never tried in a virtual machine, as C(kernel/module/proven.json)
@@ -62,6 +76,11 @@ EXAMPLES = r"""
 - name: Have a module for the kernel that the next boot takes, too
   linuxmm.bpf_oom.kernel_module:
     release: newest
+
+- name: Sign it for hosts with Secure Boot
+  linuxmm.bpf_oom.kernel_module:
+    key: /srv/bpf_oom/module.key
+    certificate: /srv/bpf_oom/module.pem
 
 - name: Use modules that were built and signed elsewhere
   linuxmm.bpf_oom.kernel_module:
@@ -98,6 +117,9 @@ def main() -> None:
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "release": {"type": "str"},
             "directory": {"type": "path"},
+            # Paths on the controller, which a log may show.
+            "key": {"type": "path", "no_log": False},
+            "certificate": {"type": "path"},
             "allow_untried": {"type": "bool", "default": False},
             "_request": {"type": "dict"},
             "_blobs": {"type": "dict"},

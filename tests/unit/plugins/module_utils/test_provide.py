@@ -8,7 +8,7 @@ import gzip
 import lzma
 import subprocess
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,8 +21,8 @@ from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Path
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._provide import Provision
 
 RELEASE = "6.12.0+test-amd64"
-BUILT = Built(release=RELEASE, version="0.1.0", source="01", build_id="ab" * 20, signed=False, digest="cd" * 32)
-SENT = {**asdict(BUILT), "signed": "no"}
+BUILT = Built(release=RELEASE, version="0.1.0", source="01", build_id="ab" * 20, content="cd" * 32, signer="", digest="cd" * 32)
+SENT = asdict(BUILT)
 #: One ELF note: the size of its name and of itself, its type, GNU, and the build id.
 NOTE = b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0"
 KERNEL = "07" * 20
@@ -83,6 +83,18 @@ def test_a_check_says_what_would_be_loaded_and_does_nothing(
     assert result["diff"]["before"] == f"{RELEASE}:\n  installed: none\n  loaded: none\n"
     assert "loaded: build abababababab" in result["diff"]["after"]
     assert untouched(tree)
+
+
+@pytest.mark.parametrize(("change", "changed"), [({}, False), ({"signer": "02"}, True), ({"content": "ee" * 32}, True)])
+def test_another_signature_by_the_same_key_is_no_change(
+    tree: Path, provision: Provision, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], changed: bool
+) -> None:
+    """A key of elliptic curves makes another file each time."""
+    installed = replace(BUILT, signer="01", digest="11" * 32)
+    monkeypatch.setattr(Module, "installed", lambda _module, _release: installed)
+    runs(tree, version="0.1.0", users=0, build_id=BUILT.build_id)
+    sent = asdict(replace(installed, digest="22" * 32, **change))
+    assert provision.present(sent, {}, [KERNEL], False, check=True)["changed"] is changed
 
 
 def test_a_module_of_that_name_from_elsewhere_is_left_alone(tree: Path, provision: Provision) -> None:

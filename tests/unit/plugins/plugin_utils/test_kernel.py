@@ -7,11 +7,15 @@ import hashlib
 import re
 import subprocess
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._kernel import SOURCE
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._signature import MAGIC, split
+from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils import _kernel
+from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._kernel import SOURCE, Found, sign
 
 MODULE = SOURCE / "module"
 RELEASE = "6.12.0+test-amd64"
@@ -95,3 +99,136 @@ def test_a_package_for_dkms_has_all_of_the_source() -> None:
 def test_what_cannot_be_packed(arguments: list[str], says: str) -> None:
     done = subprocess.run([str(MODULE / "package"), *arguments], capture_output=True, text=True, check=False)
     assert done.returncode and done.stdout == "" and says in done.stderr and done.stderr.count("\n") == 1
+
+
+#: As scripts/sign-file of the kernel does it: a detached PKCS#7 signature of the file, then what module_signature.h says.
+SIGN_FILE = """#!/usr/bin/env python3
+import os, struct, subprocess, sys
+
+algorithm, key, certificate, file = sys.argv[1:]
+secret = ["-passin", "pass:" + os.environ["KBUILD_SIGN_PIN"]]
+for path, command in ((key, ["pkey", "-noout", *secret]), (certificate, ["x509", "-noout"])):
+    if subprocess.run(["openssl", *command, "-in", path], stderr=subprocess.DEVNULL).returncode:
+        sys.exit("sign-file: " + path)
+command = ["openssl", "cms", "-sign", "-binary", "-noattr", "-nocerts", "-outform", "DER", "-md", algorithm]
+signed = subprocess.run([*command, "-inkey", key, *secret, "-signer", certificate, "-in", file], stdout=subprocess.PIPE)
+if signed.returncode:
+    sys.exit("sign-file: CMS_add1_signer")
+with open(file, "ab") as module:
+    trailer = struct.pack(">BBBBB3xI", 0, 0, 2, 0, 0, len(signed.stdout))
+    module.write(signed.stdout + trailer + b"~Module signature appended~\\n")
+"""
+
+
+class Site:
+    """Keys of a site, thrown away with the directory."""
+
+    def __init__(self, top: Path) -> None:
+        self.top = top
+        self.tool = top / "tool/sign-file"
+        self.tool.parent.mkdir()
+        self.tool.write_text(SIGN_FILE)
+        self.tool.chmod(0o755)
+        (top / "built").mkdir()
+        self.found = Found(b"a module of many bytes", top / "built")
+
+    def key(self, name: str, *how: str) -> tuple[Path, Path]:
+        key, certificate = self.top / f"{name}.key", self.top / f"{name}.pem"
+        command = ["openssl", "req", "-new", "-x509", "-nodes", "-days", "2", "-subj", f"/CN={name}", "-newkey", *how]
+        subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+        return key, certificate
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    found = Site(tmp_path)
+    monkeypatch.setattr(_kernel, "_SIGN_FILES", (str(found.tool)[1:],))
+    monkeypatch.setenv("KBUILD_SIGN_PIN", "")
+    return found
+
+
+RSA, CURVE = ("rsa:2048",), ("ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+
+
+@pytest.mark.parametrize("how", [RSA, CURVE])
+def test_a_module_is_signed_with_the_key_of_the_site(site: Site, how: tuple[str, ...]) -> None:
+    key, certificate = site.key("site", *how)
+    data = sign(site.found, key, certificate)
+    assert data.endswith(MAGIC) and data.startswith(site.found.data)
+    # What is signed is what it says: openssl verifies it.
+    (site.top / "signature").write_bytes(data[len(site.found.data) : -len(MAGIC) - 12])
+    (site.top / "content").write_bytes(site.found.data)
+    command = ["openssl", "cms", "-verify", "-binary", "-inform", "DER", "-in", "signature", "-content", "content"]
+    done = subprocess.run(
+        [*command, "-certfile", str(certificate), "-CAfile", str(certificate), "-purpose", "any", "-out", "verified"],
+        cwd=site.top,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("how", [RSA, CURVE])
+def test_another_signature_of_the_same_key_is_the_same_module(site: Site, how: tuple[str, ...]) -> None:
+    key, certificate = site.key("site", *how)
+    first, second = sign(site.found, key, certificate), sign(site.found, key, certificate)
+    assert split(first) == split(second) and split(first).content == site.found.data
+    assert how == RSA or first != second
+    # In the place of another's signature, not behind it.
+    other = sign(site.found._replace(data=first), *site.key("other", *how))
+    assert split(other).content == site.found.data and split(other).signer != split(first).signer
+
+
+def test_key_and_certificate_may_be_in_one_file(site: Site) -> None:
+    key, certificate = site.key("site", *RSA)
+    both = site.top / "both.pem"
+    both.write_bytes(key.read_bytes() + certificate.read_bytes())
+    assert split(sign(site.found, both, both)) == split(sign(site.found, key, certificate))
+
+
+def test_what_cannot_be_signed_is_said_in_a_sentence(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, certificate = site.key("site", *RSA)
+    other = site.key("other", *RSA)[1]
+    gone = site.top / "gone"
+    locked = site.top / "locked.key"
+    protect = ["openssl", "pkey", "-in", str(key), "-aes128", "-passout", "pass:secret", "-out", str(locked)]
+    subprocess.run(protect, check=True, capture_output=True)
+
+    def refused(one: Path, two: Path, says: str) -> None:
+        with pytest.raises(BpfOomError, match=says) as caught:
+            sign(site.found, one, two)
+        assert "\n" not in str(caught.value)
+
+    refused(gone, certificate, r"The key .*/gone cannot be read: No such file or directory; see bpf_oom_module_key")
+    refused(key, gone, r"The certificate .*/gone cannot be read")
+    refused(certificate, other, r"site\.pem is no private key, or its passphrase is wrong")
+    refused(key, gone.with_name("site.key"), r"site\.key has not both a private key and its certificate")
+    refused(key, site.tool, r"tool/sign-file is no certificate")
+    refused(certificate, certificate, r"site\.pem has not both a private key and its certificate")
+    refused(key, other, r"The key .*site\.key and the certificate .*other\.pem do not belong together")
+    refused(locked, certificate, r"locked\.key is no private key, or its passphrase is wrong; .*KBUILD_SIGN_PIN")
+    monkeypatch.setenv("KBUILD_SIGN_PIN", "secret")
+    assert split(sign(site.found, locked, certificate)).signer
+    site.tool.write_text("#!/bin/sh\n")
+    refused(key, certificate, "has not signed the module")
+    site.tool.unlink()
+    refused(key, certificate, "Sign-file of the kernel is neither in .*/built/sign-file nor on this machine")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: MAGIC,
+        lambda data: b"x" * 12 + MAGIC,
+        lambda data: data[: -len(MAGIC) - 12] + b"\0\0\2\0\0\0\0\0\xff\xff\xff\xff" + MAGIC,
+        lambda data: data[: -len(MAGIC) - 12] + b"\0\0\1" + data[-len(MAGIC) - 9 :],
+        lambda data: data[:22] + b"\x30\x84\xff\xff\xff\xff" + data[28:],
+        lambda data: data[:22] + bytes(len(data) - 22 - len(MAGIC) - 12) + data[-len(MAGIC) - 12 :],
+        lambda data: data[:24] + data[26 : -len(MAGIC) - 12] + b"\0\0" + data[-len(MAGIC) - 12 :],
+    ],
+)
+def test_a_damaged_signature_is_said(site: Site, change: Callable[[bytes], bytes]) -> None:
+    data = sign(site.found, *site.key("site", *RSA))
+    with pytest.raises(BpfOomError, match="The signature of this module is damaged; sign it again"):
+        split(change(data))
