@@ -9,7 +9,7 @@ import os
 import re
 import struct
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterable, List, Optional, Set
+from typing import Any, Dict, Iterable, List, Optional, Set, Tuple
 
 from ._errors import BpfOomError, Several, from_errno
 from ._interface import arguments, other_version
@@ -64,6 +64,7 @@ _PROBE = b"bpf_oom_probe"
 _PROG_TYPE_TRACEPOINT = 5
 #: Two instructions: r0 = 0; exit.
 _RETURN_0 = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)
+ON_THE_HOST = "manage the host itself, not a container or a confined service on it"
 _FIRST_USER_NAMESPACE = ["0", "0", "4294967295"]
 _BPFFS = "/sys/fs/bpf"
 
@@ -180,18 +181,23 @@ def _read_mounts(paths: Paths, found: Capability) -> None:
         pass  # no lockdown in this kernel: nothing to refuse
 
 
+def missing_right(paths: Paths, capability: int, name: str) -> Optional[Tuple[str, str]]:
+    """Root in a container may be nobody to the kernel: the problem's id and a clause, or None when nothing is missing."""
+    effective = re.search(r"^CapEff:\s*([0-9a-f]+)$", paths.read("/proc/self/status"), re.MULTILINE)
+    if paths.read("/proc/self/uid_map").split() != _FIRST_USER_NAMESPACE:
+        return "user_namespace", "root is root only in a user namespace here, as in a container"
+    if effective and not int(effective[1], 16) >> capability & 1:
+        return "capabilities", f"root lacks {name} here, as in a container"
+    return None
+
+
 def _read_rights(paths: Paths, found: Capability) -> None:
-    """Root in a container may be nobody to the kernel."""
     try:
-        effective = re.search(r"^CapEff:\s*([0-9a-f]+)$", paths.read("/proc/self/status"), re.MULTILINE)
-        namespace = paths.read("/proc/self/uid_map").split()
+        missing = missing_right(paths, _CAP_SYS_ADMIN, "CAP_SYS_ADMIN")
     except OSError:
         return  # told of as /proc
-    remedy = "manage the host itself, not a container or a confined service on it"
-    if namespace != _FIRST_USER_NAMESPACE:
-        found.add("user_namespace", "root is root only in a user namespace here, as in a container, and may not load BPF", remedy)
-    elif effective and not int(effective[1], 16) >> _CAP_SYS_ADMIN & 1:
-        found.add("capabilities", "root lacks CAP_SYS_ADMIN here, as in a container, and may not load BPF", remedy)
+    if missing:
+        found.add(missing[0], f"{missing[1]}, and may not load BPF", ON_THE_HOST)
     try:
         # 0: everybody may; 1 and 2: only who has the rights.
         found.unprivileged_bpf = paths.read("/proc/sys/kernel/unprivileged_bpf_disabled").strip() == "0"

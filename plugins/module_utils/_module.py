@@ -20,7 +20,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any, Dict, List, Optional, Tuple
 
-from ._capability import STRUCTS, mentioned
+from ._capability import ON_THE_HOST, STRUCTS, mentioned, missing_right
 from ._core import DAMAGED, elf_sections, noted_build_id
 from ._errors import BpfOomError, from_errno, printable
 from ._kmsg import KernelLog
@@ -30,6 +30,7 @@ from ._writer import write_atomic
 
 #: x86-64 only, as the module is.
 _MACHINE = "x86_64"
+_CAP_SYS_MODULE = 16
 _SYS_DELETE_MODULE, _SYS_FINIT_MODULE = 176, 313
 _REFUSED = re.compile(r"^bpf_oom: not loaded: (.+)$")
 #: A release of a kernel is the name of a directory here.
@@ -343,10 +344,18 @@ class Module:
     def _refuse_boot(self) -> None:
         if self._text("/proc/sys/kernel/modules_disabled") == "1":
             raise BpfOomError("this kernel loads no more modules until it is booted anew (kernel.modules_disabled=1)", "boot it")
+        try:
+            missing = missing_right(self._paths, _CAP_SYS_MODULE, "CAP_SYS_MODULE")
+        except OSError:
+            return  # without /proc nobody knows: the kernel says it when it is asked
+        if missing:
+            raise BpfOomError(f"{missing[1]}, and may not load modules", ON_THE_HOST)
 
     def _refuse_switches(self) -> None:
         for word in self._text("/proc/cmdline").split():
-            if word.startswith("module_blacklist=") and MODULE in word.partition("=")[2].split(","):
+            name, _equals, names = word.partition("=")
+            # The second is modprobe's: whoever wrote it does not want the module either.
+            if name in ("module_blacklist", "modprobe.blacklist") and MODULE in names.replace("-", "_").split(","):
                 raise BpfOomError(f"the kernel command line says {word}", f"boot without {MODULE} in it")
         for path in self._modprobe_files():
             for line in self._text(path).splitlines():
@@ -374,8 +383,17 @@ class Module:
         """Put a module where its kernel's are; the old file or the new one, whole."""
         built = inspect(data)
         directory = os.path.dirname(self.file(built.release))
+        try:
+            self._write(directory, built, data)
+        except OSError as error:
+            if not os.path.exists(self.file(built.release)):
+                self.remove(built.release)
+            raise from_errno(f"the module cannot be written to {directory}", error.errno or errno.EIO) from None
+        return built
+
+    def _write(self, directory: str, built: Built, data: bytes) -> None:
         os.makedirs(directory, mode=0o755, exist_ok=True)
-        number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             # Whichever of the two files is there after a crash is one that was installed.
             both = [*self._noted(built.release)[-1:], built.digest]
@@ -384,7 +402,6 @@ class Module:
             write_atomic("digest", f"{built.digest}\n".encode(), number, 0o644)
         finally:
             os.close(number)
-        return built
 
     def remove(self, release: str) -> None:
         """Forget the module of a kernel, and the directories that were made for it."""

@@ -18,12 +18,17 @@ def write_atomic(name: str, data: bytes, dir_fd: int, mode: int = 0o600) -> None
     temporary = f".{name}.new"
     _unlink(temporary, dir_fd)
     number = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=dir_fd)
-    with os.fdopen(number, "wb") as file:
-        os.fchmod(number, mode)
-        file.write(data)
-        file.flush()
-        os.fsync(number)
-    os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    try:
+        with os.fdopen(number, "wb") as file:
+            os.fchmod(number, mode)
+            file.write(data)
+            file.flush()
+            os.fsync(number)
+        os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    except OSError:
+        # What a full disk took of it is room that others want.
+        _unlink(temporary, dir_fd)
+        raise
     os.fsync(dir_fd)
 
 

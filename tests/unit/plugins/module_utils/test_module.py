@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import re
+import resource
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +51,8 @@ def tree(tmp_path: Path) -> Path:
         "proc/sys/kernel/random/boot_id": "boot-1\n",
         "proc/sys/kernel/modules_disabled": "0\n",
         "proc/cmdline": "quiet\n",
+        "proc/self/uid_map": "0 0 4294967295\n",
+        "proc/self/status": "CapEff:\t000001ffffffffff\n",
         "sys/module/module/parameters/sig_enforce": "N\n",
         "sys/kernel/security/lockdown": "[none] integrity confidentiality\n",
     }.items():
@@ -131,11 +135,30 @@ def test_an_interrupted_installation_leaves_the_old_or_the_new(
 
     monkeypatch.setattr(_module, "write_atomic", write)
     if steps < 3:
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(BpfOomError, match=f"The module cannot be written to .*{re.escape(RELEASE)}: No space left on device"):
             module.install(make(1))
     else:
         module.install(make(1))
     assert module.installed(RELEASE) == (old if steps < 2 else new)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_disk_that_is_full_keeps_nothing_of_a_new_module(tree: Path, module: Module, make: Make, there: bool) -> None:
+    """The file may not become as large as it must: by a limit of the kernel's, in the place of a full disk."""
+    before = sorted(path for path in tree.rglob("*"))
+    old = module.install(make()) if there else None
+    after = sorted(path for path in tree.rglob("*"))
+    new = make(1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(new) // 2, limits[1]))
+    try:
+        with pytest.raises(BpfOomError, match=r"The module cannot be written to .*: File too large"):
+            module.install(new)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert module.installed(RELEASE) == old
+    left = sorted(path for path in tree.rglob("*") if there or path.name not in ("usr", "lib"))
+    assert left == (after if there else before)
 
 
 def test_drift_is_the_file_or_what_runs(tree: Path, module: Module, make: Make) -> None:
@@ -156,6 +179,13 @@ def test_drift_is_the_file_or_what_runs(tree: Path, module: Module, make: Make) 
 @pytest.mark.parametrize(
     ("path", "text", "says"),
     [
+        ("proc/self/uid_map", "0 1000 1\n", "root only in a user namespace here, as in a container, and may not load modules"),
+        (
+            "proc/self/status",
+            "CapEff:\t00000000a80425fb\n",
+            "lacks CAP_SYS_MODULE here, as in a container, and may not load modules",
+        ),
+        ("proc/cmdline", "quiet modprobe.blacklist=floppy,bpf-oom\n", "modprobe.blacklist=floppy,bpf-oom"),
         ("proc/sys/kernel/modules_disabled", "1\n", "loads no more modules until it is booted anew"),
         ("proc/cmdline", "quiet module_blacklist=floppy,bpf_oom\n", "module_blacklist=floppy,bpf_oom"),
         ("etc/modprobe.d/site.conf", "# ours\nblacklist bpf-oom\n", "/etc/modprobe.d/site.conf says 'blacklist bpf-oom'"),

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable
@@ -15,7 +17,7 @@ import yaml
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._signature import MAGIC, split
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils import _kernel
-from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._kernel import SOURCE, Found, sign
+from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._kernel import SOURCE, Found, built_module, sign
 
 MODULE = SOURCE / "module"
 RELEASE = "6.12.0+test-amd64"
@@ -31,6 +33,42 @@ def test_the_module_has_the_version_of_the_collection() -> None:
     version = yaml.safe_load((SOURCE.parent / "galaxy.yml").read_text())["version"]
     assert setting("PACKAGE_VERSION") == version
     assert f'MODULE_VERSION("{version}");' in (MODULE / "main.c").read_text()
+
+
+def test_headers_without_vmlinux_and_a_machine_without_the_compiler_are_a_sentence(tmp_path: Path) -> None:
+    """Headers that only record what they are called with take the place of a kernel's."""
+    (tmp_path / "Makefile").write_text("modules:\n\t@echo asked for $(M)\n")
+    (tmp_path / ".config").write_text('CONFIG_CC_VERSION_TEXT="no-such-gcc-14 (Debian 14.2.0-19) 14.2.0"\n')
+
+    def made(*arguments: str) -> tuple[int, str, list[str]]:
+        command = ["make", "--silent", "-C", str(MODULE), f"KDIR={tmp_path}", *arguments]
+        environment = {key: value for key, value in os.environ.items() if key not in ("CC", "MAKEFLAGS")}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        return done.returncode, done.stdout, [line for line in done.stderr.splitlines() if line.startswith("bpf_oom: ")]
+
+    status, _out, said = made()
+    assert status and said == [
+        f"bpf_oom: {tmp_path} has no vmlinux, which says what the kernel has itself; a copy of /sys/kernel/btf/vmlinux under that"
+        " name will do"
+    ]
+    (tmp_path / "vmlinux").touch()
+    status, _out, said = made()
+    assert status and said == [
+        "bpf_oom: there is no no-such-gcc-14, the compiler that this kernel was built with; install it, or name one as CC=..."
+    ]
+    assert made("CC=sh -x") == (0, f"asked for {MODULE}\n", [])
+
+
+def test_what_building_needs_is_said_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for tool in ("bash", "dirname", "cat", "sha256sum", "cut", "mkdir", "flock"):
+        (tmp_path / tool).symlink_to(shutil.which(tool) or pytest.fail(f"there is no {tool}"))
+    monkeypatch.setenv("BPF_OOM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BpfOomError, match=r"cannot be built here: kernel/module/build: mmdebstrap is missing; install mm"):
+        built_module("6.12.0+test-amd64", None)
+    assert [path.name for path in (tmp_path / "cache/modules").glob("*/*")] == ["6.12.0+test-amd64.lock"]
+    with pytest.raises(BpfOomError, match=r"The host says that its kernel is '\.\./x'"):
+        built_module("../x", None)
 
 
 @pytest.fixture
