@@ -3,14 +3,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._manifest import bundle_digest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._module import Built, inspect
-from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._kernel import built_module, proven, sign
+from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._kernel import (
+    built_module,
+    dkms_source,
+    dkms_version,
+    proven,
+    sign,
+    source_digest,
+)
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._transfer import TransferringAction
 
 _NAME = "linuxmm.bpf_oom.kernel_module"
@@ -35,6 +44,8 @@ class ActionModule(TransferringAction):
             return same
         # What it warns of holds whatever is done.
         told = {key: host[key] for key in ("warnings",) if key in host}
+        if arguments.get("build_on", "controller") == "host":
+            return self._built_there(arguments, task_vars, told)
         try:
             data = self._module(str(host["release"]), arguments)
             built = inspect(data)
@@ -47,6 +58,20 @@ class ActionModule(TransferringAction):
         if not self._task.check_mode and not same_file:
             arguments["_blobs"] = self._send([built.digest], {built.digest: data})
         result = dict(self._execute_module(module_name=_NAME, module_args=arguments, task_vars=task_vars))
+        result["warnings"] = [*told.get("warnings", []), *result.get("warnings", [])]
+        return result
+
+    def _built_there(self, arguments: dict[str, Any], task_vars: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
+        for option in ("directory", "key", "certificate"):
+            if arguments.get(option):
+                error = BpfOomError(f"{option} is for modules that the controller has", "leave out either it or build_on: host")
+                return self.failure(error)
+        files = dkms_source()
+        bundle = bundle_digest(files)
+        source = {"version": dkms_version(files), "source": source_digest(files), "bundle": bundle, "names": sorted(files)}
+        arguments["_request"].update(dkms=source, proven=proven())
+        blobs = {bundle: json.dumps(sorted(files.items())).encode()}
+        result = self.execute(_NAME, arguments, blobs, task_vars)
         result["warnings"] = [*told.get("warnings", []), *result.get("warnings", [])]
         return result
 

@@ -203,6 +203,10 @@ class Module:
         # A version that is known there has its source; what DKMS leaves behind has none.
         if not glob.glob(os.path.join(glob.escape(self._paths.at(f"/var/lib/dkms/{MODULE}")), "*/source")):
             return ""
+        return self.headers_problem(release)
+
+    def headers_problem(self, release: str) -> str:
+        """Why DKMS cannot build with the headers of a kernel, '' when it can."""
         build = self._paths.at(f"/lib/modules/{release}/build")
         if not os.path.exists(build):
             return f"there are no headers of the kernel {release}, for which DKMS shall build the module"

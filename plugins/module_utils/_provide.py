@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from . import _dkms
 from ._change import unload_all
 from ._core import LARGEST, has_interface, unpack_module
+from ._dkms import Dkms
 from ._engine import Engine, bring_back
 from ._errors import BpfOomError, from_errno
 from ._foresee import newest, other_kernel, refuse_untried
+from ._manifest import bundle_digest
 from ._module import Built, Module, inspect
 
 #: Instead of a release: the newest kernel that is installed.
@@ -76,7 +80,55 @@ class Provision:
     def present(
         self, sent: Mapping[str, str], blobs: Mapping[str, str], proven: Sequence[str], untried: bool, check: bool
     ) -> dict[str, Any]:
+        """With a module that the controller has."""
         wanted = Built(**sent)
+        self._refuse(wanted, proven, untried)
+
+        def arrived() -> bytes:
+            if wanted.digest not in blobs:
+                raise BpfOomError("the module on this host changed while it was looked at", "run again")
+            return _read(blobs[wanted.digest], wanted)
+
+        return self._ensure(wanted, arrived, check)
+
+    def by_dkms(
+        self, source: Mapping[str, Any], blobs: Mapping[str, str], proven: Sequence[str], untried: bool, check: bool
+    ) -> dict[str, Any]:
+        """With a module that DKMS builds here of the controller's source. Asks for that where it is needed."""
+        version, bundle = str(source["version"]), str(source["bundle"])
+        # DKMS signs where it can; what came of it is looked at when it is there.
+        wanted = Built(self._release, version, str(source["source"]), "", content="", signer="DKMS", digest="")
+        self._refuse(wanted, proven, untried)
+        dkms, installed = Dkms(self._engine.paths, version), self._installed()[0]
+        same = installed is not None and (installed.version, installed.source) == (version, wanted.source)
+        if installed is not None and same and dkms.has(source["names"], bundle):
+            return self._ensure(installed, lambda: b"", check)
+        problem = dkms.problem(self._module, self._release)
+        if problem is not None:
+            if not check:
+                raise problem
+            # The same play may be about to install it.
+            self.warnings.append(str(problem))
+        if check:
+            before, after = (f"{self._release}: {each}\n" for each in (self._installed()[1], f"version {version}, built by DKMS"))
+            return {**self._result(True), "diff": {"before": before, "after": after}}
+        if bundle not in blobs:
+            return {"changed": False, "needs": [bundle]}
+        with open(blobs[bundle], encoding="utf-8") as file:
+            files = {str(name): str(text) for name, text in json.load(file)}
+        if bundle_digest(files) != bundle:
+            raise BpfOomError("the source arrived damaged", "run again")
+        data = dkms.build(files, self._release)
+        built = inspect(data)
+        if built.source != wanted.source:
+            raise BpfOomError("DKMS has built another source than it was given", f"see /usr/src/bpf_oom-{version}")
+        self._refuse(built, proven, untried)
+        # Only now: the old version takes its module with it.
+        for other in dkms.others():
+            Dkms(self._engine.paths, other).remove()
+        return {**self._ensure(built, lambda: data, check), "changed": True}
+
+    def _refuse(self, wanted: Built, proven: Sequence[str], untried: bool) -> None:
         build_id = self._module.kernel_build_id() if self._runs else other_kernel(self._module, self._release).build_id
         self._module.refuse(wanted, self._release, "" if self._runs else build_id or self._release)
         refuse_untried(self._release, build_id, proven, untried)
@@ -85,32 +137,35 @@ class Provision:
             raise BpfOomError(
                 "a kernel module of somebody else's is loaded under the name bpf_oom", "unload it, and find out whose it is"
             )
+
+    def _installed(self) -> tuple[Built | None, str]:
+        """What is there, if it can be used, and in words."""
         try:
             installed = self._module.installed(self._release)
-            there = installed.words() if installed else "none"
         except BpfOomError as error:
-            installed, there = None, f"unusable: {error.cause}"
+            return None, f"unusable: {error.cause}"
+        return installed, installed.words() if installed else "none"
+
+    def _result(self, changed: bool) -> dict[str, Any]:
+        return {"changed": changed, "release": self._release, "interface": "module", "gap_ms": None}
+
+    def _ensure(self, wanted: Built, contents: Callable[[], bytes], check: bool) -> dict[str, Any]:
+        running = self._module.running() if self._runs else None
+        installed, there = self._installed()
         same_file = installed is not None and installed.same_as(wanted)
         same_running = not self._runs or (running is not None and running.build_id == wanted.build_id)
         loaded = f"build {running.build_id[:12]}" if running else "none"
         loads = f"build {wanted.build_id[:12]}" if self._runs else loaded
-        result: dict[str, Any] = {
-            "changed": not (same_file and same_running),
-            "diff": _diff(self._release, (there, loaded), (wanted.words(), loads)),
-            "release": self._release,
-            "interface": "module",
-            "gap_ms": None,
-        }
+        result = self._result(not (same_file and same_running))
+        result["diff"] = _diff(self._release, (there, loaded), (wanted.words(), loads))
         if running is not None and not same_running and running.users:
             self.warnings.append(
                 "The module that runs is another build: to replace it, the policies are unloaded for a moment and loaded again."
             )
         if not result["changed"] or check:
             return result
-        if not same_file and wanted.digest not in blobs:
-            raise BpfOomError("the module on this host changed while it was looked at", "run again")
+        data = None if same_file else contents()
         with self._engine.locked(check=False):
-            data = _read(blobs[wanted.digest], wanted) if not same_file else None
             if running is not None and not same_running:
                 result["gap_ms"] = self._replace(data)
                 return result
@@ -158,7 +213,8 @@ class Provision:
         running, releases = self._module.running(), self._module.releases()
         ours = running is not None and running.ours
         there = f"for {', '.join(releases)}" if releases else "none"
-        left = bool(releases) or self._module.trial() is not None
+        versions = _dkms.known(self._engine.paths)
+        left = bool(releases) or bool(versions) or self._module.trial() is not None
         result = {
             "changed": ours or left,
             "diff": _diff("modules", (there, f"build {running.build_id[:12]}" if ours and running else "none"), ("none", "none")),
@@ -172,6 +228,8 @@ class Provision:
         if result["changed"] and not check:
             if ours:
                 self._module.unload()
+            if versions:
+                _dkms.remove_all(self._engine.paths)
             self._module.remove_all()
         return result
 

@@ -35,6 +35,16 @@ options:
       - By default the kernel that runs.
     type: str
     version_added: 0.2.0
+  build_on:
+    description:
+      - Where the module is built. With V(host), DKMS builds it there, of the source of this collection, and by itself for each
+        kernel that is installed later; that wants the packages C(dkms) and C(linux-headers-RELEASE), which the role
+        P(linuxmm.bpf_oom.kernel#role) installs. DKMS signs with a key of the host, so O(key) and O(directory) are for
+        V(controller).
+    type: str
+    choices: [controller, host]
+    default: controller
+    version_added: 0.2.0
   directory:
     description:
       - A directory on the controller with modules that were built before, each as C(RELEASE/bpf_oom.ko), such as signed ones.
@@ -116,6 +126,7 @@ def main() -> None:
         argument_spec={
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "release": {"type": "str"},
+            "build_on": {"type": "str", "choices": ["controller", "host"], "default": "controller"},
             "directory": {"type": "path"},
             # Paths on the controller, which a log may show.
             "key": {"type": "path", "no_log": False},
@@ -141,7 +152,9 @@ def main() -> None:
             result = provision.absent(module.check_mode)
         else:
             blobs = given["_blobs"] or {}
-            result = provision.present(request["module"], blobs, request["proven"], given["allow_untried"], module.check_mode)
+            rest = (blobs, request["proven"], given["allow_untried"], module.check_mode)
+            dkms = request.get("dkms")
+            result = provision.by_dkms(dkms, *rest) if dkms else provision.present(request["module"], *rest)
     except BpfOomError as error:
         module.fail_json(msg=str(error), details=error.details)
     for warning in provision.warnings:

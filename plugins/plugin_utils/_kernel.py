@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +29,28 @@ def proven() -> list[str]:
     """The build ids of the kernels on which the module was tried in a machine."""
     with (SOURCE / "module" / PROVEN).open(encoding="utf-8") as file:
         return [str(each["build_id"]) for each in json.load(file)]
+
+
+def dkms_source() -> dict[str, str]:
+    """What DKMS builds the module of: the files that kernel/module/package --dkms packs."""
+    names = [*_sources((SOURCE / "module/Kbuild").read_text(encoding="utf-8")), "Makefile", "dkms.conf", "dkms-hook"]
+    return {name: (SOURCE / "module" / name).read_text(encoding="utf-8") for name in names}
+
+
+def _sources(kbuild: str) -> list[str]:
+    found = re.search(r"^BPF_OOM_SOURCES := (.+)$", kbuild, re.MULTILINE)
+    return found[1].split() if found else []
+
+
+def source_digest(files: Mapping[str, str]) -> str:
+    """As Kbuild computes it for `modinfo -F source`."""
+    text = "".join(files[name] for name in _sources(files["Kbuild"]))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def dkms_version(files: Mapping[str, str]) -> str:
+    found = re.search(r'^PACKAGE_VERSION="(.+)"$', files["dkms.conf"], re.MULTILINE)
+    return found[1] if found else ""
 
 
 class Found(NamedTuple):

@@ -17,7 +17,15 @@ import yaml
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._signature import MAGIC, split
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils import _kernel
-from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._kernel import SOURCE, Found, built_module, sign
+from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._kernel import (
+    SOURCE,
+    Found,
+    built_module,
+    dkms_source,
+    dkms_version,
+    sign,
+    source_digest,
+)
 
 MODULE = SOURCE / "module"
 RELEASE = "6.12.0+test-amd64"
@@ -120,8 +128,14 @@ def test_a_package_for_dkms_has_all_of_the_source() -> None:
     found = contents(deb)
     top = f"usr/src/bpf_oom-{setting('PACKAGE_VERSION')}/"
     names = {name[len(top) :] for name in found if name.startswith(top)}
+    files = dkms_source()
+    assert names == set(files) and dkms_version(files) == setting("PACKAGE_VERSION")
+    # As Kbuild has it computed, for `modinfo -F source`.
     sources = re.search(r"^BPF_OOM_SOURCES := (.*)$", (MODULE / "Kbuild").read_text(), re.MULTILINE)
-    assert sources and names == {*sources[1].split(), "Makefile", "dkms.conf", "dkms-hook"}
+    assert sources and {path.name for path in MODULE.glob("*.[chS]")} < set(sources[1].split()) < names
+    command = f"cat {sources[1]} | sha256sum | cut -c1-16"
+    done = subprocess.run(["sh", "-c", command], cwd=MODULE, capture_output=True, text=True, check=True)
+    assert source_digest(files) == done.stdout.strip()
     assert found[f"{top}dkms-hook"].mode == 0o755
 
 
