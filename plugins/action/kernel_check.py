@@ -14,6 +14,6 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
-        arguments = {**self._task.args, "_proven": proven()}
+        arguments = {**self._task.args, "_request": {"proven": proven()}}
         name = "linuxmm.bpf_oom.kernel_check"
         return dict(self._execute_module(module_name=name, module_args=arguments, task_vars=task_vars))

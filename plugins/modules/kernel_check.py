@@ -92,15 +92,15 @@ def main() -> None:
             "path": {"type": "path"},
             "release": {"type": "str"},
             "allow_untried": {"type": "bool", "default": False},
-            "_proven": {"type": "list", "elements": "str"},
+            "_request": {"type": "dict"},
         },
         supports_check_mode=True,
     )
-    given = module.params
-    if given["_proven"] is None:
+    given, request = module.params, module.params["_request"]
+    if request is None:
         module.fail_json(msg="kernel_check needs its action plugin; call it as linuxmm.bpf_oom.kernel_check from a play.")
     try:
-        found = foresee(Engine(), given["path"] or "", given["release"] or "", given["_proven"], given["allow_untried"])
+        found = foresee(Engine(), given["path"] or "", given["release"] or "", request["proven"], given["allow_untried"])
     except BpfOomError as error:
         module.fail_json(msg=str(error), details=error.details)
     for name, policy in found["policies"].items():
