@@ -61,7 +61,8 @@ class Built:
         return (self.content, self.signer) == (other.content, other.signer)
 
     def words(self) -> str:
-        return f"version {self.version}, build {self.build_id[:12]}, for {self.release}"
+        signed = f", signed by {self.signer[:8]}" if self.signed else ""
+        return f"version {self.version}, build {self.build_id[:12]}, for {self.release}{signed}"
 
 
 def inspect(data: bytes) -> Built:

@@ -94,7 +94,10 @@ def test_another_signature_by_the_same_key_is_no_change(
     monkeypatch.setattr(Module, "installed", lambda _module, _release: installed)
     runs(tree, version="0.1.0", users=0, build_id=BUILT.build_id)
     sent = asdict(replace(installed, digest="22" * 32, **change))
-    assert provision.present(sent, {}, [KERNEL], False, check=True)["changed"] is changed
+    result = provision.present(sent, {}, [KERNEL], False, check=True)
+    assert result["changed"] is changed
+    if "signer" in change:
+        assert ", signed by 01\n" in result["diff"]["before"] and ", signed by 02\n" in result["diff"]["after"]
 
 
 def test_a_module_of_that_name_from_elsewhere_is_left_alone(tree: Path, provision: Provision) -> None:
