@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 # The enums of bpf/include/bpf_oom/record.h, from 1.
 TRIGGERS = ("", "memcg", "global", "declared", "sysrq", "pressure")
 OUTCOMES = (
     "", "killed", "observed", "no_victim", "cooldown", "declared", "nobody_died", "recorded", "spared", "failed",
 )  # fmt: skip
-VERDICTS = ("", "ranked", "chosen", "protected", "unkillable", "gone")
+VERDICTS = ("", "ranked", "chosen", "protected", "unkillable", "gone", "empty", "shares")
+# From record.h: places of the second list come after those of the first.
+_EXTRA = 32
 MODES = ("enforce", "observe")
 _SENTENCES = {
     "killed": "killed",
@@ -23,6 +25,7 @@ _SENTENCES = {
     "spared": "judged that it need not act",
     "failed": "was refused by the kernel",
 }
+_SPARED = {"empty": "no process is in it, so nobody's death gives it back", "shares": "shares its memory with somebody protected"}
 Decision = Dict[str, Any]
 
 
@@ -42,7 +45,17 @@ def _candidate(raw: Decision) -> Decision:
         "tier": who["tier"],
         "oom_score_adj": who["adj"],
         "verdict": _word(VERDICTS, who["verdict"]),
+        "spared_by": _spared_by(who),
+        "survivors": who.get("nr_survivors", 0),
     }
+
+
+def _spared_by(who: Decision) -> Optional[List[Any]]:
+    """The parameter and the place in it, from 0, of the selector that spares somebody; None: no selector does."""
+    place = who.get("spared_by", -1)
+    if _word(VERDICTS, who["verdict"]) != "protected" or place < 0:
+        return None
+    return ["protect", place] if place < _EXTRA else ["protect_extra", place - _EXTRA]
 
 
 def readable(raw: Decision) -> Decision:
@@ -77,6 +90,7 @@ def readable(raw: Decision) -> Decision:
         "unkillable": raw["nr_unkillable"],
         "small": raw["nr_small"],
         "killed": raw["nr_killed"],
+        "unseen": raw.get("nr_unseen", 0),
         "ranked": [_candidate(each) for each in raw["ranked"] if each["who"]["verdict"]],
         "skipped": [_candidate(each) for each in raw["skipped"] if each["who"]["verdict"]],
         "died": died,
@@ -99,13 +113,20 @@ def lines(policy: str, decision: Decision, ago_s: float) -> List[str]:
     found = [f"{head}: {_SENTENCES.get(decision['outcome'], decision['outcome'])}"]
     for each in decision["ranked"]:
         adj = f", oom_score_adj {each['oom_score_adj']}" if each["oom_score_adj"] else ""
-        found.append(f"  {each['verdict']}: {_who(each)}, {_mib(each['usage'])}, score {each['score']}{adj}")
-    found += [f"  {each['verdict']}: {_who(each)}, {_mib(each['usage'])}" for each in decision["skipped"]]
+        survivors = f", {each['survivors']} of its processes live" if each["survivors"] else ""
+        found.append(f"  {each['verdict']}: {_who(each)}, {_mib(each['usage'])}, score {each['score']}{adj}{survivors}")
+    for each in decision["skipped"]:
+        why = _SPARED.get(each["verdict"], each["verdict"])
+        if each["spared_by"]:
+            why += f" by selector {each['spared_by'][1] + 1} of {each['spared_by'][0]}"
+        found.append(f"  {why}: {_who(each)}, {_mib(each['usage'])}")
     if decision["considered"]:
         found.append(
             f"  of {decision['considered']} candidates; {decision['protected']} protected, {decision['unkillable']} unkillable,"
             f" {decision['small']} too small; {decision['spent_ns'] / 1e6:.2f} ms in the policy"
         )
+    if decision["unseen"]:
+        found.append(f"  there was no time to look at {decision['unseen']} cgroups; see vm.bpf_oom_budget_ms")
     for each in decision["died"]:
         found.append(f"  died: {each['comm']}[{each['pid']}] in {each['cgroup']}, oom_score_adj {each['oom_score_adj']}")
     if decision["died_in_all"] > len(decision["died"]):

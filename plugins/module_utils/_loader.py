@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
+import struct
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +24,35 @@ from ._reader import RECORDERS, WATCHED_MAX, new_pins
 _SIZES = {"bool": 1, "choice": 4, "u32": 4, "s32": 4, "u64": 8, "s64": 8, "selectors": SELECTORS_SIZE, "weights": SELECTORS_SIZE}
 #: Maps that outlive the object that made them: their names in an object, in the kernel (which cuts them), and as pins.
 KEPT = {"decisions": "decisions", ".data.counters": "counters"}
+
+
+#: Numbers of the kernel that policies read by their addresses, in the order of memory.h.
+KERNEL_NUMBERS = (
+    "_totalram_pages",
+    "total_swap_pages",
+    "nr_swap_pages",
+    "__per_cpu_offset",
+    "nr_cpu_ids",
+    "percpu_counter_batch",
+    "sysctl_bpf_oom_budget_ms",
+)
+
+
+def _of_this_host() -> dict[str, bytes | int]:
+    """What the loader knows of the host, by the names of variables that policies may have for it."""
+    return {"page_size": os.sysconf("SC_PAGE_SIZE"), "kernel_numbers": _kernel_numbers("/proc/kallsyms")}
+
+
+@functools.lru_cache(maxsize=1)
+def _kernel_numbers(kallsyms: str) -> bytes:
+    """Addresses, 0 for what is not known: the kernel hides all with kernel.kptr_restrict 2, and a policy does without them."""
+    addresses = dict.fromkeys(KERNEL_NUMBERS, 0)
+    with contextlib.suppress(OSError), open(kallsyms, "rb") as symbols:
+        for symbol in symbols:
+            name = symbol.split(None, 3)[2].decode("ascii", "replace")
+            if name in addresses:
+                addresses[name] = int(symbol[:16], 16)
+    return struct.pack(f"={len(addresses)}Q", *addresses.values())
 
 
 def _open(lib: Library, manifest: Manifest, data: bytes) -> BpfObject:
@@ -87,7 +119,11 @@ def load(lib: Library, capability: Capability, manifest: Manifest, data: bytes, 
 
 def _set_parameters(found: BpfObject, manifest: Manifest) -> None:
     fields = found.rodata()
-    for name, value in expected_rodata(manifest).items():
+    wanted = expected_rodata(manifest)
+    for name, known in _of_this_host().items():
+        if name in fields and (isinstance(known, int) or fields[name].size == len(known)):
+            wanted[name] = known
+    for name, value in wanted.items():
         field = fields.get(name)
         size = _SIZES[manifest.params[name]["type"]] if name in manifest.params else None
         if field is None or (size is not None and field.size != size):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import re
 import struct
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, Sequence, Tuple
 
 from ._errors import BpfOomError
 
@@ -24,28 +24,41 @@ TYPES = ("bool", "choice", "selectors", "weights", *INTEGERS)
 # What bpf/include/bpf_oom/record.h says of selectors.
 SELECTORS_MAX = 32
 GLOB_MAX = 255
-_SELECTOR = struct.Struct("=IIIi256s")
+PARTS_MAX = 32
+_SELECTOR = struct.Struct(f"=IIIiI{PARTS_MAX}s256s")
 SELECTORS_SIZE = _SELECTOR.size * SELECTORS_MAX
-_KINDS = ("", "cgroup", "name", "uid")
+_KINDS = ("", "cgroup", "name", "uid", "own")
 FORMS = {
     "cgroup": "a glob of cgroup paths such as /system.slice/db@*.service",
-    "name": "name:GLOB for process names",
+    "own": "own:GLOB for the processes of a cgroup without those of the cgroups below it",
+    "name": "name:GLOB for the names of root's processes, or name:GLOB@UID for those of another user",
     "uid": "uid:NUMBER or uid:FIRST-LAST",
 }
 _UID_MAX = 2**32 - 2
 _COMM_MAX = 15
 _UIDS = re.compile(r"([0-9]{1,10})(?:-([0-9]{1,10}))?\Z")
+_NAME_OF_USER = re.compile(r"(.+)@([0-9]{1,10}(?:-[0-9]{1,10})?)\Z", re.DOTALL)
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,47}\Z")
-# Files that the kernel puts into every cgroup; systemd's unit suffixes are never among them.
+# Files that the kernel puts into cgroups. Another name that begins like one is a cgroup's own affair.
 _INTERFACE_FILE = re.compile(
-    r"(cgroup|cpu|cpuset|dmem|hugetlb|io|irq|memory|misc|pids|rdma)\.(?!(slice|service|scope|mount|socket|swap)\Z)[a-zA-Z0-9_.]+\Z"
+    r"cgroup\.(controllers|events|freeze|kill|max\.depth|max\.descendants|pressure|procs|stat|subtree_control|threads|type)\Z"
+    r"|memory\.(current|events|events\.local|high|low|max|min|numa_stat|oom\.group|peak|pressure|reclaim|stat"
+    r"|swap\.(current|events|high|max|peak)|zswap\.(current|max|writeback))\Z"
+    r"|cpu\.(idle|max|max\.burst|pressure|stat|stat\.local|uclamp\.max|uclamp\.min|weight|weight\.nice)\Z"
+    r"|cpuset\.(cpus|mems|cpus\.effective|mems\.effective|cpus\.exclusive|cpus\.partition)\Z"
+    r"|(io|irq)\.pressure\Z|io\.(max|stat|weight|latency)\Z|pids\.(current|events|max|peak)\Z"
 )
+
+
+def as_bytes(text: str) -> bytes:
+    """A name as the kernel and the policies have it; bytes that are no UTF-8 are surrogates in Python, see os.fsdecode()."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _length(text: str) -> int:
     """In bytes; a text that is none is too long for everything."""
     try:
-        return len(text.encode())
+        return len(as_bytes(text))
     except UnicodeEncodeError:
         return 1 << 31
 
@@ -70,8 +83,10 @@ def check_glob(path: str) -> str:
         raise BpfOomError(
             f"{what} is longer than {GLOB_MAX} bytes of UTF-8, or none", "shorten it with '*', or name a cgroup further up"
         )
-    if any(ord(character) < 32 or ord(character) == 127 for character in path):
-        raise BpfOomError(f"{what} holds a control character", "remove it, no cgroup's name can have it")
+    if "\0" in path or "\n" in path:
+        raise BpfOomError(f"{what} holds a newline or a zero byte", "remove it, no cgroup's name can have it")
+    if path.count("/") > PARTS_MAX:
+        raise BpfOomError(f"{what} has more than {PARTS_MAX} levels", "name a cgroup further up")
     for component in path.split("/")[1:] if path != "/" else ():
         if component in ("", ".", ".."):
             raise BpfOomError(
@@ -84,17 +99,24 @@ def check_glob(path: str) -> str:
     return path
 
 
-def glob_pattern(glob: str) -> re.Pattern[str]:
-    """One component of a glob as the policies read it: '*' and '?' stand for anything but '/'."""
-    return re.compile("".join({"*": "[^/]*", "?": "[^/]"}.get(letter) or re.escape(letter) for letter in glob) + r"\Z")
+def glob_pattern(glob: str) -> re.Pattern[bytes]:
+    """A glob as the policies read it, for the bytes of a name: '*' and '?' stand for anything but '/', '?' for one byte."""
+    wild = {ord("*"): b"[^/]*", ord("?"): b"[^/]"}
+    return re.compile(b"".join(wild.get(byte) or re.escape(bytes([byte])) for byte in as_bytes(glob)) + rb"\Z")
 
 
 def covers(glob: str, path: str, below: bool) -> bool:
     """Whether a glob stands for a cgroup, with `below` also for all below it; the policies' own rule, see select.h."""
-    # They compare bytes, so '?' is one byte.
-    pattern, subject = (text.encode().decode("latin-1") for text in ("" if glob == "/" else glob, path if path != "/" else ""))
-    rest = "(?:/.*)?" if below else ""
-    return re.match(glob_pattern(pattern).pattern[: -len(r"\Z")] + rest + r"\Z", subject, re.DOTALL) is not None
+    wanted, names = ([] if text == "/" else text.split("/")[1:] for text in (glob, path))
+    if len(names) < len(wanted) or (not below and len(names) > len(wanted)):
+        return False
+    return all(glob_pattern(part).match(as_bytes(name)) for part, name in zip(wanted, names))
+
+
+def path_of(selector: str) -> str:
+    """The glob of paths in a selector, '' when it is of another kind."""
+    kind, _colon, rest = selector.partition(":")
+    return selector if selector.startswith("/") else rest if kind == "own" else ""
 
 
 def check_selector(text: Any, kinds: Sequence[str] = _KINDS[1:]) -> Tuple[str, int, int, str]:
@@ -103,24 +125,29 @@ def check_selector(text: Any, kinds: Sequence[str] = _KINDS[1:]) -> Tuple[str, i
     if not isinstance(text, str):
         raise BpfOomError(f"{text!r} is no selector", f"give {forms}")
     kind, _colon, rest = text.partition(":")
-    if text.startswith("/") or kind not in ("name", "uid"):
+    if text.startswith("/") or kind not in ("name", "uid", "own"):
         kind = "cgroup"
     if kind not in kinds:
         raise BpfOomError(f"{text!r} is a selector of kind {kind}, which has no meaning here", f"give {forms}")
     if kind == "cgroup":
         return kind, 0, 0, check_glob(text)
+    if kind == "own":
+        return kind, 0, 0, check_glob(rest)
+    users = rest
     if kind == "name":
+        # Root's, as anybody can call a process by any name.
+        named = _NAME_OF_USER.match(rest)
+        rest, users = named.groups() if named else (rest, "0")
         if not rest or _length(rest) > _COMM_MAX or "\0" in rest or "\n" in rest:
             raise BpfOomError(
                 f"{text!r} can be no process name",
                 f"give 1 to {_COMM_MAX} bytes, as the kernel shows them in /proc/PID/comm",
             )
-        return kind, 0, 0, rest
-    match = _UIDS.match(rest)
+    match = _UIDS.match(users)
     low, high = (int(match.group(1)), int(match.group(2) or match.group(1))) if match else (1, 0)
     if low > high or high > _UID_MAX:
-        raise BpfOomError(f"{text!r} names no users", f"give uid:NUMBER or uid:FIRST-LAST, up to {_UID_MAX}")
-    return kind, low, high, ""
+        raise BpfOomError(f"{text!r} names no users", f"give {FORMS[kind]}, with users up to {_UID_MAX}")
+    return kind, low, high, rest if kind == "name" else ""
 
 
 def selectors_bytes(param: Param) -> bytes:
@@ -131,37 +158,26 @@ def selectors_bytes(param: Param) -> bytes:
     packed = b""
     for text in texts:
         kind, low, high, glob = check_selector(text)
-        packed += _SELECTOR.pack(_KINDS.index(kind), low, high, weights[text], b"" if glob == "/" else glob.encode())
+        raw = b"" if glob == "/" else as_bytes(glob)
+        parts = bytes(at + 1 for at, byte in enumerate(raw) if byte == ord("/")) if kind in ("cgroup", "own") else b""
+        packed += _SELECTOR.pack(_KINDS.index(kind), low, high, weights[text], len(parts), parts, raw)
     return packed.ljust(SELECTORS_SIZE, b"\0")
 
 
 def show_selectors(raw: bytes) -> str:
     """What a loaded policy has, in the words of the inventory."""
     found = []
-    for kind, low, high, weight, glob in _SELECTOR.iter_unpack(raw[: len(raw) - len(raw) % _SELECTOR.size]):
-        text = glob.split(b"\0", 1)[0].decode("utf-8", "replace")
+    for kind, low, high, weight, _nr_parts, _parts, glob in _SELECTOR.iter_unpack(raw[: len(raw) - len(raw) % _SELECTOR.size]):
+        text = glob.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
+        users = str(low) if low == high else f"{low}-{high}"
         if kind == _KINDS.index("cgroup"):
             found.append(text or "/")
+        elif kind == _KINDS.index("own"):
+            found.append(f"own:{text or '/'}")
         elif kind == _KINDS.index("name"):
-            found.append(f"name:{text}")
+            found.append(f"name:{text}" if users == "0" else f"name:{text}@{users}")
         elif kind == _KINDS.index("uid"):
-            found.append(f"uid:{low}" if low == high else f"uid:{low}-{high}")
+            found.append(f"uid:{users}")
         if kind and weight:
             found[-1] += f"={weight}"
     return ", ".join(found) or "nobody"
-
-
-def show(params: Params) -> List[str]:
-    """The parameters as people read them, sorted by name."""
-    return [
-        f"{name}: {str(param['value']).lower() if param['type'] == 'bool' else repr_value(param)}"
-        for name, param in sorted(params.items())
-    ]
-
-
-def repr_value(param: Param) -> str:
-    if param["type"] == "selectors":
-        return ", ".join(param["value"]) or "(none)"
-    if param["type"] == "weights":
-        return ", ".join(f"{text}={weight}" for text, weight in sorted(param["value"].items())) or "(none)"
-    return str(param["value"])

@@ -17,7 +17,7 @@ from ._drift import Loaded, scope_globs
 from ._errors import BpfOomError
 from ._libbpf import KIND_DATASEC, LINK_TYPE_STRUCT_OPS, MAP_TYPE_STRUCT_OPS, Btf, Library, MapInfo
 from ._manifest import Manifest
-from ._params import check_glob, glob_pattern
+from ._params import as_bytes, check_glob, glob_pattern, path_of
 from ._paths import Paths
 
 _VALUE_PREFIX = "bpf_struct_ops_"
@@ -166,7 +166,8 @@ def unmatched(paths: Paths, manifest: Manifest) -> list[str]:
         if name == "scope" or param["type"] not in ("selectors", "weights") or param.get("default"):
             continue
         for text in param["value"]:
-            if text.startswith("/") and text != "/" and not _matching(paths, text, memory=False):
+            glob = path_of(text)
+            if glob not in ("", "/") and not _matching(paths, glob, memory=False):
                 found.append(f"no cgroup matches {text} in its {name} now")
     return found
 
@@ -227,7 +228,7 @@ def _matching(paths: Paths, glob: str, memory: bool = True) -> dict[str, int]:
             found = [f"{path}/{component}" for path in found]
             continue
         pattern = glob_pattern(component)
-        found = [f"{path}/{name}" for path in found for name in _children(paths.cgroup + path) if pattern.match(name)]
+        found = [f"{path}/{name}" for path in found for name in _children(paths.cgroup + path) if pattern.match(as_bytes(name))]
     ids = {}
     for path in found:
         try:
@@ -255,9 +256,9 @@ def refuse_files(paths: Paths, manifests: Iterable[Manifest]) -> None:
     for manifest in manifests:
         for param in manifest.params.values():
             for text in param["value"] if param["type"] in ("selectors", "weights") else ():
-                full = paths.cgroup + text
-                if text.startswith("/") and re.search(r"[*?]", text) is None and os.path.isfile(full):
+                glob = path_of(text)
+                if glob and re.search(r"[*?]", glob) is None and os.path.isfile(paths.cgroup + glob):
                     raise BpfOomError(
-                        f"policy '{manifest.name}' names {check_glob(text)}, a file of the cgroup interface",
+                        f"policy '{manifest.name}' names {check_glob(glob)}, a file of the cgroup interface",
                         "name the cgroup that the file is in",
                     )

@@ -33,10 +33,15 @@ int bpf_iter_css_task_new(struct bpf_iter_css_task *it, struct cgroup_subsys_sta
 			  unsigned int flags) __ksym;
 struct task_struct *bpf_iter_css_task_next(struct bpf_iter_css_task *it) __ksym;
 void bpf_iter_css_task_destroy(struct bpf_iter_css_task *it) __ksym;
+int bpf_iter_task_new(struct bpf_iter_task *it, struct task_struct *task__nullable,
+		      unsigned int flags) __ksym;
+struct task_struct *bpf_iter_task_next(struct bpf_iter_task *it) __ksym;
+void bpf_iter_task_destroy(struct bpf_iter_task *it) __ksym;
 void bpf_rcu_read_lock(void) __ksym;
 void bpf_rcu_read_unlock(void) __ksym;
 struct cgroup *bpf_cgroup_from_id(u64 id) __ksym;
 void bpf_cgroup_release(struct cgroup *cgrp) __ksym;
+struct task_struct *bpf_task_acquire(struct task_struct *task) __ksym;
 struct task_struct *bpf_task_from_pid(s32 pid) __ksym;
 void bpf_task_release(struct task_struct *task) __ksym;
 

@@ -9,6 +9,16 @@
 
 #include <bpf_oom/select.h>
 
+#define PATH_LEVELS	15		/* whose names fit for sure */
+#define PATH_ROOM	4096
+
+/* Where a path is put together; the last name has room behind it. */
+struct path_room {
+	u32 at;		/* in memory, lest the verifier follows it from step to step */
+	u32 level;
+	char text[PATH_ROOM + NODE_NAME_SIZE];
+};
+
 /* enforce (0): act. observe (1): decide and record, do nothing, pass on. */
 const volatile u32 mode;
 
@@ -35,7 +45,7 @@ struct {
 } open_decisions SEC(".maps");
 
 /* Scratch space of mark_victim, which runs under oom_lock. */
-static struct subject died_path;
+static struct path_room died_path;
 
 static __always_inline u32 current_tid(void)
 {
@@ -84,24 +94,47 @@ static __always_inline void decision_close(void)
 	bpf_map_delete_elem(&open_decisions, &tid);
 }
 
-/* The path of a cgroup as the record keeps it. */
-__noinline int record_path(char (*to)[DECISION_PATH], struct subject *scratch, u64 node)
+/*
+ * The path of a cgroup, given by its address, as the record keeps it: whole, or "..." and
+ * its end.
+ */
+__noinline int record_path(char (*to)[DECISION_PATH], struct path_room *room, u64 address)
 {
-	u32 start;
+	struct cgroup *cgrp = (void *)address;
+	u32 depth = BPF_CORE_READ(cgrp, level), from = 0, at;
+	volatile struct path_room *end = room;
+	struct cgroup *above;
+	long size;
+	int step;
 
-	if (!to || !scratch)
+	if (!to || !room)
 		return 0;
-	(*to)[0] = 0;
-	if (!path_of(scratch, node))
-		return 0;
-	start = scratch->start;
-	if (start < PATH_SIZE - DECISION_PATH)
-		start = PATH_SIZE - DECISION_PATH;
-	bpf_probe_read_kernel_str(*to, DECISION_PATH, &scratch->text[start & (PATH_SIZE - 1)]);
-	if (!(*to)[0]) {
-		(*to)[0] = '/';
-		(*to)[1] = 0;
+	end->at = 0;
+	end->level = depth > PATH_LEVELS ? depth - PATH_LEVELS + 1 : 1;
+	bpf_for(step, 0, PATH_LEVELS) {
+		at = end->at;
+		if (end->level > depth || at >= PATH_ROOM)
+			break;
+		room->text[at & (PATH_ROOM - 1)] = '/';
+		at++;
+		above = ancestor_at(cgrp, end->level);
+		size = bpf_probe_read_kernel_str(&room->text[at & (PATH_ROOM - 1)], NODE_NAME_SIZE,
+						 BPF_CORE_READ(above, kn, name));
+		end->at = size > 0 ? at + size - 1 : at;
+		end->level++;
 	}
+	at = end->at;
+	if (!at)
+		room->text[at++] = '/';
+	room->text[at & (PATH_ROOM - 1)] = 0;
+	if (at < DECISION_PATH && depth <= PATH_LEVELS) {
+		bpf_probe_read_kernel_str(*to, DECISION_PATH, room->text);
+		return 0;
+	}
+	if (at > DECISION_PATH - 4)
+		from = at - (DECISION_PATH - 4);
+	(*to)[0] = (*to)[1] = (*to)[2] = '.';
+	bpf_probe_read_kernel_str(*to + 3, DECISION_PATH - 3, &room->text[from & (PATH_ROOM - 1)]);
 	return 0;
 }
 
@@ -132,7 +165,7 @@ int BPF_PROG(decision_victim, struct task_struct *task)
 	bpf_probe_read_kernel_str(died->comm, sizeof(died->comm), task->comm);
 	cgrp = BPF_CORE_READ(task, cgroups, dfl_cgrp);
 	died->cgroup_id = BPF_CORE_READ(cgrp, kn, id);
-	record_path(&died->path, &died_path, node_of(cgrp));
+	record_path(&died->path, &died_path, (u64)cgrp);
 	return 0;
 }
 

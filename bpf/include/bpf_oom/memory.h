@@ -12,6 +12,23 @@
 #define MAX_CPUS	1024
 
 /*
+ * Numbers of the kernel that no program is given, and where it keeps them: the loader writes
+ * the addresses, as /proc/kallsyms has them. 0: not known, then the policy does without.
+ */
+enum kernel_number {
+	TOTALRAM_PAGES,		/* _totalram_pages */
+	TOTAL_SWAP_PAGES,	/* total_swap_pages */
+	NR_SWAP_PAGES,		/* nr_swap_pages, those that are free */
+	PER_CPU_OFFSET,		/* __per_cpu_offset, u64[nr_cpu_ids] */
+	NR_CPU_IDS,		/* nr_cpu_ids, u32 */
+	PERCPU_COUNTER_BATCH,	/* percpu_counter_batch, s32: what one CPU keeps to itself */
+	BUDGET_MS,		/* sysctl_bpf_oom_budget_ms, u32 */
+	NR_KERNEL_NUMBERS,
+};
+
+const volatile u64 kernel_numbers[NR_KERNEL_NUMBERS];
+
+/*
  * What survey() found out of the memory that an OOM is about. Clang takes a static struct
  * apart that is only used by its members, and then its BTF is wrong.
  */
@@ -19,19 +36,20 @@ static u64 total_bytes;		/* what there is: memory and swap, less where a limit i
 static u64 slack_bytes;		/* how far the counters of an address space may be off */
 static bool swap_is_short;	/* less than a tenth of it is free */
 
-static __always_inline s64 kernel_s64(const void *address)
+static __always_inline s64 kernel_s64(enum kernel_number number, s64 otherwise)
 {
-	s64 value = 0;
+	s64 value;
 
-	bpf_probe_read_kernel(&value, sizeof(value), address);
+	if (bpf_probe_read_kernel(&value, sizeof(value), (void *)kernel_numbers[number]))
+		return otherwise;
 	return value;
 }
 
-static __always_inline s32 kernel_s32(const void *address, s32 otherwise)
+static __always_inline s32 kernel_s32(enum kernel_number number, s32 otherwise)
 {
-	s32 value = otherwise;
+	s32 value;
 
-	if (bpf_probe_read_kernel(&value, sizeof(value), address))
+	if (bpf_probe_read_kernel(&value, sizeof(value), (void *)kernel_numbers[number]))
 		return otherwise;
 	return value;
 }
@@ -47,10 +65,11 @@ static __always_inline s64 lower(s64 a, s64 b)
  */
 __noinline int survey(struct mem_cgroup *top __arg_trusted)
 {
-	s64 memory = kernel_s64(&_totalram_pages), swap = kernel_s64(&total_swap_pages);
-	s64 free = kernel_s64(&nr_swap_pages);
+	/* No machine has more than 2^50 bytes. */
+	s64 memory = kernel_s64(TOTALRAM_PAGES, (1LL << 50) / page_size);
+	s64 swap = kernel_s64(TOTAL_SWAP_PAGES, 0), free = kernel_s64(NR_SWAP_PAGES, 0);
 	struct mem_cgroup *at = top;
-	s32 cpus = kernel_s32(&nr_cpu_ids, 1);
+	s32 cpus = kernel_s32(NR_CPU_IDS, 1);
 	int level;
 
 	bpf_for(level, 0, 1024) {
@@ -67,34 +86,38 @@ __noinline int survey(struct mem_cgroup *top __arg_trusted)
 	total_bytes = (memory + swap) * page_size;
 	swap_is_short = free <= 0 || free * 10 < swap;
 	/* Three counters, of each of which every CPU may keep a batch to itself. */
-	slack_bytes = 3ULL * cpus * kernel_s32(&percpu_counter_batch, 32) * page_size;
+	slack_bytes = 3ULL * cpus * kernel_s32(PERCPU_COUNTER_BATCH, 32) * page_size;
 	return 0;
 }
 
 /* What the CPUs have not brought in yet. */
 static __always_inline s64 pages_of_cpus(const s32 *counters)
 {
-	s32 cpus = kernel_s32(&nr_cpu_ids, 1);
+	u64 offsets = kernel_numbers[PER_CPU_OFFSET], offset;
+	s32 cpus = kernel_s32(NR_CPU_IDS, 0), part;
 	s64 pages = 0;
 	int cpu;
 
-	if (!counters)
+	if (!counters || !offsets)
 		return 0;
 	bpf_for(cpu, 0, MAX_CPUS) {
-		u64 offset;
-
 		if (cpu >= cpus)
 			break;
-		offset = kernel_s64(&__per_cpu_offset + cpu * sizeof(offset));
-		pages += kernel_s32((void *)counters + offset, 0);
+		if (bpf_probe_read_kernel(&offset, sizeof(offset),
+					  (void *)offsets + cpu * sizeof(offset)))
+			break;
+		if (!bpf_probe_read_kernel(&part, sizeof(part), (void *)counters + offset))
+			pages += part;
 	}
 	return pages;
 }
 
-/* A macro, as CO-RE only knows constant indices. */
-#define counter_pages(mm, counter, exact)				\
-	(BPF_CORE_READ(mm, rss_stat[counter].count) +			\
-	 ((exact) ? pages_of_cpus(BPF_CORE_READ(mm, rss_stat[counter].counters)) : 0))
+static __always_inline s64 counter_pages(const struct percpu_counter *counter, bool exact)
+{
+	s64 pages = BPF_CORE_READ(counter, count);
+
+	return exact ? pages + pages_of_cpus(BPF_CORE_READ(counter, counters)) : pages;
+}
 
 static __always_inline u64 mm_bytes(u64 address, bool exact)
 {
@@ -103,9 +126,11 @@ static __always_inline u64 mm_bytes(u64 address, bool exact)
 
 	if (!mm)
 		return 0;
-	pages = counter_pages(mm, MM_ANONPAGES, exact) + counter_pages(mm, MM_SHMEMPAGES, exact);
+	/* CO-RE knows constant indices only. */
+	pages = counter_pages(&mm->rss_stat[MM_ANONPAGES], exact) +
+		counter_pages(&mm->rss_stat[MM_SHMEMPAGES], exact);
 	if (swap_is_short)
-		pages += counter_pages(mm, MM_SWAPENTS, exact);
+		pages += counter_pages(&mm->rss_stat[MM_SWAPENTS], exact);
 	if (pages < 0)
 		pages = 0;
 	return pages * page_size + BPF_CORE_READ(mm, pgtables_bytes.counter);

@@ -1,13 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The skeleton of every OOM policy: it walks, spares, kills, pauses, counts, records and
- * observes. A policy only ranks; it includes rank_cgroups.h or rank_processes.h, which
- * say what it has to write.
+ * The skeleton of every OOM policy: it walks, spares, kills, counts, records and observes.
+ * A policy only ranks; it includes rank_cgroups.h or rank_processes.h, which say what it
+ * has to write.
+ *
+ * The choice is one pass over the cgroups, from the top down. What a candidate can be worth
+ * at most is known at once; only who beats the best few with that is looked at closely:
+ * who of its processes may die, and how much memory that would give back. Whoever cannot
+ * is never among the best, so nobody can hide behind others. Choosing needs no OOM.
  */
 #ifndef BPF_OOM_OOM_H
 #define BPF_OOM_OOM_H
 
 #include <bpf_oom/decision.h>
+#include <bpf_oom/memory.h>
+#include <bpf_oom/subject.h>
 
 /*
  * The cgroups whose OOMs the policy answers for, with all below them; "/" is the system.
@@ -17,13 +24,17 @@ SELECTORS(scope);
 SELECTS_PATHS(scope)
 
 /*
- * Who never dies by this policy: cgroups with all below them, process names, users. A
- * cgroup with such a process in it is never killed as a whole. Empty: nobody but those
- * whom the kernel excepts.
+ * Who never dies by this policy: cgroups with all below them, the own processes of cgroups,
+ * process names, users. Empty: nobody but those whom the kernel excepts.
  */
 SELECTORS(protect);
 SELECTS_PATHS(protect)
-SELECTS_PROCESSES(protect)
+SELECTS_PROCESSES(protect, false)
+
+/* The same, for what a site adds to the list above. Empty: nobody. */
+SELECTORS(protect_extra);
+SELECTS_PATHS(protect_extra)
+SELECTS_PROCESSES(protect_extra, false)
 
 /* Who dies only when there is nobody else. Empty: nobody. */
 SELECTORS(avoid);
@@ -39,27 +50,36 @@ const volatile u32 victim = 1;
 enum { VICTIM_PROCESS, VICTIM_CGROUP, VICTIM_OOM_GROUP };
 
 /*
+ * What a process that may not die shelters besides itself: SHELTER_PROCESS (0) nothing,
+ * SHELTER_CGROUP (1) all of its leaf cgroup.
+ */
+const volatile u32 shelter;
+
+enum { SHELTER_PROCESS, SHELTER_CGROUP };
+
+/*
  * How much oom_score_adj weighs: 100 as in the kernel's own heuristic, where 1000 stands
- * for the size of what is out of memory. A cgroup counts with the lowest of its processes.
- * Unit: percent. 0: not at all, but -1000 always excepts.
+ * for all the memory that the OOM is about. A cgroup counts with the lowest of those of its
+ * processes that may die. Unit: percent. 0: not at all, but -1000 always excepts.
  */
 const volatile u32 adj_weight;
 
 /*
- * After an action in a cgroup the policy leaves its OOMs to the next for so long.
- * Unit: milliseconds. 0: no pause; the kernel waits for a victim that is exiting anyway.
+ * For so long after a kill in a cgroup that cgroup comes last. Never is an OOM left to the
+ * kernel for it. Unit: milliseconds. 0: no pause; the kernel waits for a victim that is
+ * exiting anyway.
  */
 const volatile u32 cooldown_ms;
 
 /*
- * Who uses less than this is left alone.
+ * Who would give back less than this is left alone.
  * Unit: bytes. 0: any size will do.
  */
 const volatile u64 min_usage;
 
 u64 nr_kills COUNTER;		/* processes killed */
 u64 nr_out_of_scope COUNTER;	/* OOMs that the policy does not answer for */
-u64 nr_cooldowns COUNTER;	/* OOMs that came within the pause */
+u64 nr_late COUNTER;		/* decisions for which there was no time to look at all */
 
 /* The prefix of the kill's line in the kernel log; OOM_POLICY() fills it in. */
 const char kill_message[64];
@@ -67,50 +87,72 @@ const char kill_message[64];
 /* A rank that says: not this one. */
 #define RANK_SKIP	S64_MIN
 
-/*
- * The best candidates, best first; one walk finds so many. Only they are looked at
- * closely. When none of them can be killed another walk finds the next ones.
- */
+/* Defined by a policy whose rank of a cgroup is never higher than what is charged to it. */
+#ifndef RANKS_WITHIN_USAGE
+#define RANKS_WITHIN_USAGE 0
+#endif
+
 #define MAX_BEST	8
-#define MAX_WALKS	64
 
-#define CLASS_PROTECTED	1U
-#define CLASS_AVOIDED	2U
-#define CLASS_PREFERRED	4U
+/* Passes over all cgroups; more than one only where the kernel refused all of the best. */
+#define MAX_PASSES	64
 
-/* What the lists say of a cgroup; its path never changes. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 2048);
-	__type(key, u64);
-	__type(value, u32);
-} classes SEC(".maps");
+/* So long after a kill what tmpfs and shared memory the cgroup still has counts as kept. */
+#define KEPT_NS		60000000000ULL
 
-/* When the policy last acted in a cgroup. */
+/* What the policy did in a cgroup. */
+struct act {
+	u64 time_ns;
+	u64 shmem;	/* bytes of tmpfs and shared memory that the cgroup had then */
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 256);
 	__type(key, u64);
-	__type(value, u64);
+	__type(value, struct act);
 } acted SEC(".maps");
 
+/*
+ * Address spaces that belong to a process that may not die and to others as well, by
+ * address, with the number of the decision that found it out.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, u64);
+	__type(value, u64);
+} sheltered SEC(".maps");
+
+/* Why somebody may not die: a verdict, and the place of the selector plus 1 above it. */
+#define SPARED(verdict, place)	((verdict) | ((u32)(place) + 1) << 8)
+#define SPARED_VERDICT(spared)	((spared) & 0xff)
+#define SPARED_PLACE(spared)	((s32)((spared) >> 8) - 1)
+
 /* OOM handlers run one at a time under oom_lock: globals serve as scratch space. */
-static struct {
-	struct candidate best[MAX_BEST];
-	struct candidate skipped[MAX_BEST];
-	struct candidate last;		/* the worst that was tried in vain */
-	struct candidate inner;		/* the largest process of a cgroup */
-	u64 total;			/* bytes of what is out of memory */
-	u64 scope_id;
+static struct choice {
+	struct candidate best[MAX_BEST];	/* who may die, best first */
+	struct candidate skipped[MAX_BEST];	/* the best of those who may not */
+	struct candidate last;		/* of those whom the kernel refused */
+	u64 number;			/* of the decision */
+	u64 top_id;
+	u64 deadline_ns;		/* 0: there is none */
+	u64 group_id;			/* memory.oom.group that was judged last */
+	u32 group_spared;
+	u32 hopeless_level;		/* a cgroup below which nobody is looked for, 0: none */
+	u64 hopeless_id;
 	u32 nr_considered;
 	u32 nr_protected;
 	u32 nr_unkillable;
 	u32 nr_small;
 	u32 nr_killed;
+	u32 nr_unseen;
 	bool tiers;			/* some are preferred or avoided */
-} run;
+	bool late;
+} choice;
 
 static struct subject subject;
+static struct path_room path_room;
 
 /* A total order: tier, score, and of two the younger one. */
 static __always_inline bool comes_before(const struct candidate *a, const struct candidate *b)
@@ -144,340 +186,443 @@ static __always_inline void insert(struct candidate list[MAX_BEST], const struct
 __noinline int keep_best(struct candidate *given)
 {
 	if (given)
-		insert(run.best, given);
+		insert(choice.best, given);
 	return 0;
 }
 
 __noinline int keep_skipped(struct candidate *given)
 {
 	if (given)
-		insert(run.skipped, given);
+		insert(choice.skipped, given);
 	return 0;
 }
 
-__noinline u32 class_of(u64 node)
+/* Remember who would have been among the best, and why it may not die. */
+static __always_inline void skip(struct candidate *candidate, u32 spared)
 {
-	struct kernfs_node *kn = (void *)node;
-	u64 id = BPF_CORE_READ(kn, id);
-	u32 *known, class = 0;
-
-	known = bpf_map_lookup_elem(&classes, &id);
-	if (known)
-		return *known;
-	if (!path_of(&subject, node)) {
-		/* Too deep to know: spare it. */
-		class = CLASS_PROTECTED;
-	} else {
-		if (protect_path(&subject, true) >= 0)
-			class |= CLASS_PROTECTED;
-		if (avoid_path(&subject, true) >= 0)
-			class |= CLASS_AVOIDED;
-		if (prefer_path(&subject, true) >= 0)
-			class |= CLASS_PREFERRED;
-	}
-	bpf_map_update_elem(&classes, &id, &class, BPF_ANY);
-	return class;
-}
-
-static __always_inline s32 tier_of(u32 class)
-{
-	if (class & CLASS_PREFERRED)
-		return 1;
-	return class & CLASS_AVOIDED ? -1 : 0;
-}
-
-/* The cgroup a process is in, perhaps one below that of its memory. */
-static __always_inline u64 task_node(struct task_struct *task)
-{
-	return (u64)BPF_CORE_READ(task, cgroups, dfl_cgrp, kn);
-}
-
-/* Resident and swapped bytes and page tables, about; 0 for who has no memory any more. */
-__noinline u64 task_usage(struct task_struct *task __arg_trusted)
-{
-	struct mm_struct *mm = BPF_CORE_READ(task, mm);
-	s64 pages;
-
-	if (!mm)
-		return 0;
-	pages = BPF_CORE_READ(mm, rss_stat[MM_FILEPAGES].count) +
-		BPF_CORE_READ(mm, rss_stat[MM_ANONPAGES].count) +
-		BPF_CORE_READ(mm, rss_stat[MM_SWAPENTS].count) +
-		BPF_CORE_READ(mm, rss_stat[MM_SHMEMPAGES].count);
-	if (pages < 0)
-		pages = 0;
-	return pages * PAGE_SIZE + BPF_CORE_READ(mm, pgtables_bytes.counter);
-}
-
-static __always_inline u32 task_uid(struct task_struct *task)
-{
-	return BPF_CORE_READ(task, real_cred, uid.val);
-}
-
-static __always_inline s64 adj_score(s32 adj)
-{
-	return (s64)(run.total / 1000 * adj_weight / 100) * adj;
-}
-
-/* Why a process may not die: VERDICT_UNKILLABLE, VERDICT_PROTECTED, or 0. */
-__noinline u32 task_spared(struct task_struct *task __arg_trusted)
-{
-	if (task_protected(task))
-		return VERDICT_UNKILLABLE;
-	if (!protect[0].kind)
-		return 0;
-	subject_name(&subject, task);
-	if (protect_process(&subject, task_uid(task)) & 1)
-		return VERDICT_PROTECTED;
-	return class_of(task_node(task)) & CLASS_PROTECTED ? VERDICT_PROTECTED : 0;
-}
-
-/* What cgroup_killable() and the like found out about the one they looked at. */
-static __always_inline void skip(struct candidate *candidate, u32 verdict)
-{
-	if (verdict == VERDICT_PROTECTED)
-		run.nr_protected++;
-	else if (verdict == VERDICT_UNKILLABLE)
-		run.nr_unkillable++;
-	else
-		return;
-	candidate->verdict = verdict;
+	candidate->verdict = SPARED_VERDICT(spared);
+	candidate->spared_by = SPARED_PLACE(spared);
+	if (candidate->verdict == VERDICT_PROTECTED || candidate->verdict == VERDICT_SHARES)
+		choice.nr_protected++;
+	else if (candidate->verdict == VERDICT_UNKILLABLE)
+		choice.nr_unkillable++;
 	keep_skipped(candidate);
 }
 
 /*
- * The verdict on a cgroup as a whole: chosen if it has processes and all of them may die.
- * The iterator can fail for want of memory and then shows no process: that must not look
- * like "nobody here is protected", and it does not, as a cgroup without any is no victim.
+ * What is worth less than this rank makes no difference: a policy may return it, or less,
+ * instead of looking closer.
  */
-__noinline u32 cgroup_verdict(struct mem_cgroup *memcg __arg_trusted)
+static __always_inline s64 rank_bound(void)
 {
-	u32 verdict = VERDICT_GONE, spared;
-	struct bpf_iter_css_task it;
-	struct task_struct *task;
-
-	if (bpf_iter_css_task_new(&it, &memcg->css, CSS_TASK_ITER_PROCS))
-		count(&nr_errors);
-	while ((task = bpf_iter_css_task_next(&it))) {
-		spared = task_spared(task);
-		verdict = spared ? spared : VERDICT_CHOSEN;
-		if (spared)
-			break;
-	}
-	bpf_iter_css_task_destroy(&it);
-	return verdict;
+	if (choice.tiers || adj_weight || !choice.best[MAX_BEST - 1].cgroup_id)
+		return S64_MIN;
+	return choice.best[MAX_BEST - 1].score;
 }
 
-/* The id of the topmost cgroup with memory.oom.group from here up to the scope; 0: none. */
+/* Whether a candidate would be among the best. */
+static __always_inline bool is_among_best(const struct candidate *candidate)
+{
+	return !choice.best[MAX_BEST - 1].cgroup_id ||
+	       comes_before(candidate, &choice.best[MAX_BEST - 1]);
+}
+
+__noinline bool is_late(void)
+{
+	if (!choice.late && choice.deadline_ns && bpf_ktime_get_ns() > choice.deadline_ns)
+		choice.late = true;
+	return choice.late;
+}
+
+/* The selector that protects a cgroup and all in and below it, or SPARED_BY_NONE. */
+__noinline int protects_below(u64 cgroup)
+{
+	int place = first_path(protect, protect_path(cgroup) & COVERED);
+
+	if (place >= 0)
+		return place;
+	place = first_path(protect_extra, protect_extra_path(cgroup) & COVERED);
+	return place >= 0 ? place + SPARED_BY_EXTRA : SPARED_BY_NONE;
+}
+
+/* The selector that protects the processes of a cgroup, or SPARED_BY_NONE. */
+static __always_inline int protects_cgroup(u64 cgroup)
+{
+	int place = first_path(protect, protect_path(cgroup));
+
+	if (place >= 0)
+		return place;
+	place = first_path(protect_extra, protect_extra_path(cgroup));
+	return place >= 0 ? place + SPARED_BY_EXTRA : SPARED_BY_NONE;
+}
+
+/* The selector that names the process in `subject`. */
+static __always_inline int protects_subject(void)
+{
+	int place = protect_process(&subject);
+
+	if (place >= 0)
+		return place;
+	place = protect_extra_process(&subject);
+	return place >= 0 ? place + SPARED_BY_EXTRA : SPARED_BY_NONE;
+}
+
+/* Why a process may not die, 0: it may. */
+__noinline u32 task_spared(struct task_struct *task __arg_trusted)
+{
+	int place;
+
+	if (task_protected(task))
+		return SPARED(VERDICT_UNKILLABLE, SPARED_BY_NONE);
+	if (!protect[0].kind && !protect_extra[0].kind)
+		return 0;
+	place = protects_cgroup(task_cgroup(task));
+	if (place < 0) {
+		subject_of(&subject, task);
+		place = protects_subject();
+	}
+	if (place < 0 && carries_login(&subject, task))
+		place = protects_subject();
+	return place >= 0 ? SPARED(VERDICT_PROTECTED, place) : 0;
+}
+
+static __always_inline s32 tier_of_cgroup(u64 cgroup)
+{
+	if (first_path(prefer, prefer_path(cgroup)) >= 0)
+		return TIER_PREFERRED;
+	return first_path(avoid, avoid_path(cgroup)) >= 0 ? TIER_AVOIDED : TIER_NORMAL;
+}
+
+static __always_inline s64 adj_score(s32 adj)
+{
+	return (s64)(total_bytes / 1000 * adj_weight / 100) * adj;
+}
+
+/*
+ * The address space of a process, as an address, 0: none any more. The first thread may
+ * have ended before the others. Under RCU.
+ */
+static __always_inline u64 task_mm(struct task_struct *task)
+{
+	u64 mm = (u64)BPF_CORE_READ(task, mm);
+	struct task_struct *thread;
+	struct bpf_iter_task it;
+
+	if (mm || task->flags & PF_KTHREAD)
+		return mm;
+	bpf_iter_task_new(&it, task, BPF_TASK_ITER_PROC_THREADS);
+	while ((thread = bpf_iter_task_next(&it))) {
+		mm = (u64)BPF_CORE_READ(thread, mm);
+		if (mm)
+			break;
+	}
+	bpf_iter_task_destroy(&it);
+	return mm;
+}
+
+/* Whether others than the threads of a process use its address space. */
+static __always_inline bool shares_mm(struct task_struct *task, u64 mm)
+{
+	return mm && BPF_CORE_READ((struct mm_struct *)mm, mm_users.counter) >
+	       BPF_CORE_READ(task, signal, nr_threads);
+}
+
+/* The kernel kills all who share the address space of a victim. */
+static __always_inline bool is_sheltered(u64 mm)
+{
+	u64 *number = bpf_map_lookup_elem(&sheltered, &mm);
+
+	return number && *number == choice.number;
+}
+
+/* The id of the topmost cgroup with memory.oom.group from here up to `top_id`; 0: none. */
 __noinline u64 oom_group_id(struct mem_cgroup *memcg __arg_trusted)
 {
 	struct cgroup_subsys_state *css = BPF_CORE_READ(memcg, css.parent);
-	u64 id = css_cgroup_id(&memcg->css), found;
-	int level = 0;
+	u64 id = css_cgroup_id(&memcg->css), topmost;
+	int level;
 
-	found = memcg->oom_group ? id : 0;
-	for_range(level, 0, PATH_DEPTH) {
-		(void)level;
-		if (id == run.scope_id || !css)
+	topmost = memcg->oom_group ? id : 0;
+	bpf_for(level, 0, 1024) {
+		if (id == choice.top_id || !css)
 			break;
 		id = BPF_CORE_READ(css, cgroup, kn, id);
 		/* The css is the first member. */
 		if (BPF_CORE_READ((struct mem_cgroup *)css, oom_group))
-			found = id;
+			topmost = id;
 		css = BPF_CORE_READ(css, parent);
 	}
-	return found;
+	return topmost;
 }
 
-/* Look at the processes of one cgroup for largest_process_of() and group_spared(). */
-static __noinline u32 look_at_processes(struct mem_cgroup *memcg)
+/* Why one of a cgroup's processes must not be killed along with others, 0: none such. */
+static __noinline u32 somebody_protected(struct mem_cgroup *memcg)
 {
-	struct candidate seen = {};
-	struct bpf_iter_css_task it;
 	struct task_struct *task;
-	u32 spared, found = 0;
+	bool failed = false;
+	u32 spared;
 
-	seen.cgroup_id = css_cgroup_id(&memcg->css);
-	if (bpf_iter_css_task_new(&it, &memcg->css, CSS_TASK_ITER_PROCS))
-		count(&nr_errors);
-	while ((task = bpf_iter_css_task_next(&it))) {
+	for_each_process(task, memcg, failed) {
 		spared = task_spared(task);
-		if (spared == VERDICT_PROTECTED)
-			found = spared;
-		if (spared || oom_victim(task))
-			continue;
-		seen.usage = task_usage(task);
-		seen.pid = task->pid;
-		if (seen.usage <= run.inner.usage)
-			continue;
-		seen.start_time = task->start_time;
-		seen.adj = task->signal->oom_score_adj;
-		run.inner = seen;
+		/* The kernel, too, leaves out who has -1000. */
+		if (SPARED_VERDICT(spared) == VERDICT_PROTECTED)
+			return spared;
 	}
-	bpf_iter_css_task_destroy(&it);
-	return found;
+	return failed ? SPARED(VERDICT_PROTECTED, SPARED_BY_NONE) : 0;
 }
 
 /*
- * The largest process in or below a cgroup goes to run.inner. Returns VERDICT_PROTECTED
- * if the policy protects somebody there.
+ * Why a group may not be killed as one, 0: it may. The kernel does just that, and knows
+ * nothing of what we protect. Under RCU.
  */
-__noinline u32 look_below(u64 id)
+static __noinline u32 group_spared(u64 id)
 {
-	struct cgroup_subsys_state *css;
-	struct mem_cgroup *top, *memcg;
-	struct bpf_iter_css it;
-	u32 found = 0;
+	struct mem_cgroup *top __put(memcg) = memcg_from_cgroup_id(id);
+	struct mem_cgroup *memcg __put(memcg) = NULL;
+	u32 spared;
 
-	__builtin_memset(&run.inner, 0, sizeof(run.inner));
-	top = memcg_from_cgroup_id(id);
 	if (!top)
-		return 0;
-	bpf_rcu_read_lock();
-	bpf_iter_css_new(&it, &top->css, BPF_CGROUP_ITER_DESCENDANTS_POST);
-	while ((css = bpf_iter_css_next(&it))) {
-		if (!(css->flags & CSS_ONLINE))
-			continue;
-		memcg = bpf_get_mem_cgroup(css);
-		if (!memcg)
-			continue;
-		if (look_at_processes(memcg))
-			found = VERDICT_PROTECTED;
-		bpf_put_mem_cgroup(memcg);
+		return SPARED(VERDICT_GONE, SPARED_BY_NONE);
+	for_each_memcg(memcg, top) {
+		spared = somebody_protected(memcg);
+		if (spared)
+			return spared;
 	}
-	bpf_iter_css_destroy(&it);
-	bpf_rcu_read_unlock();
-	bpf_put_mem_cgroup(top);
-	return found;
+	return 0;
+}
+
+/* The same, once for all who are in it. */
+static __always_inline u32 group_spared_once(u64 id)
+{
+	if (choice.group_id != id) {
+		choice.group_spared = group_spared(id);
+		choice.group_id = id;
+	}
+	return choice.group_spared;
 }
 
 /* Kill one process; the kernel takes its memory.oom.group along. */
-__noinline u32 try_process(struct oom_control *oc __arg_trusted, struct candidate *who)
+__noinline u32 kill_process(struct oom_control *oc __arg_trusted, struct candidate *who)
 {
-	struct mem_cgroup *memcg;
-	struct task_struct *task;
-	u32 verdict;
-	u64 group;
+	struct task_struct *task __put(task) = NULL;
 
 	if (!who)
 		return VERDICT_GONE;
-	/* The kernel's group kill knows nothing of what we protect. */
-	memcg = memcg_from_cgroup_id(who->cgroup_id);
-	if (!memcg)
-		return VERDICT_GONE;
-	group = oom_group_id(memcg);
-	bpf_put_mem_cgroup(memcg);
-	if (group) {
-		struct candidate kept = run.inner;
-
-		verdict = look_below(group);
-		run.inner = kept;
-		if (verdict)
-			return verdict;
-	}
 	task = bpf_task_from_pid(who->pid);
-	if (!task)
+	if (!task || task->start_time != who->start_time || oom_victim(task) || task_spared(task))
 		return VERDICT_GONE;
-	verdict = task_spared(task);
-	if (!verdict && (task->start_time != who->start_time || oom_victim(task)))
-		verdict = VERDICT_GONE;
-	if (!verdict && mode == MODE_ENFORCE) {
-		if (oom_kill(oc, task, kill_message)) {
-			verdict = VERDICT_GONE;
-		} else {
-			count(&nr_kills);
-			run.nr_killed++;
-		}
-	}
-	bpf_task_release(task);
-	return verdict ? verdict : VERDICT_CHOSEN;
+	if (oom_kill(oc, task, kill_message))
+		return VERDICT_GONE;
+	count(&nr_kills);
+	choice.nr_killed++;
+	return VERDICT_CHOSEN;
 }
 
 /*
- * Kill all processes of a cgroup. The iterator holds a reference to the task and no lock,
- * so that killing may sleep; tasks forked meanwhile come at its end.
+ * Kill those of a cgroup's processes that may die. The iterator holds a reference to the
+ * task and no lock, so that killing may sleep; tasks forked meanwhile come at its end.
  */
-__noinline u32 try_cgroup(struct oom_control *oc __arg_trusted, u64 id)
+__noinline u32 kill_cgroup(struct oom_control *oc __arg_trusted, u64 id)
 {
-	struct bpf_iter_css_task it;
-	struct mem_cgroup *memcg;
+	struct mem_cgroup *memcg __put(memcg) = memcg_from_cgroup_id(id);
+	u32 verdict = VERDICT_GONE;
 	struct task_struct *task;
-	u32 verdict;
+	bool failed = false;
 
-	memcg = memcg_from_cgroup_id(id);
 	if (!memcg)
 		return VERDICT_GONE;
-	verdict = cgroup_verdict(memcg);
-	if (verdict != VERDICT_CHOSEN || mode == MODE_OBSERVE) {
-		bpf_put_mem_cgroup(memcg);
-		return verdict;
-	}
-	verdict = VERDICT_GONE;
-	if (bpf_iter_css_task_new(&it, &memcg->css, CSS_TASK_ITER_PROCS))
-		count(&nr_errors);
-	while ((task = bpf_iter_css_task_next(&it))) {
-		if (oom_victim(task) || task_spared(task))
+	for_each_process(task, memcg, failed) {
+		if (oom_victim(task) || task_spared(task) ||
+		    is_sheltered((u64)BPF_CORE_READ(task, mm)))
 			continue;
 		/* Refused: it has just exited, or was excepted since we looked. */
 		if (oom_kill(oc, task, kill_message))
 			continue;
 		count(&nr_kills);
-		run.nr_killed++;
+		choice.nr_killed++;
 		verdict = VERDICT_CHOSEN;
 	}
-	bpf_iter_css_task_destroy(&it);
-	bpf_put_mem_cgroup(memcg);
 	return verdict;
 }
 
-/* Kill what the candidate stands for, or find out that this cannot be. */
-static __always_inline u32 try_candidate(struct oom_control *oc, struct candidate *who)
+/* Whether somebody protected came into the group since the choice. */
+__noinline u32 group_of_spared(u64 cgroup_id)
 {
+	struct mem_cgroup *memcg __put(memcg) = memcg_from_cgroup_id(cgroup_id);
+	u32 spared = 0;
+	u64 group;
+
+	if (!memcg)
+		return VERDICT_GONE;
+	group = oom_group_id(memcg);
+	if (!group)
+		return 0;
+	bpf_rcu_read_lock();
+	spared = group_spared(group);
+	bpf_rcu_read_unlock();
+	return spared;
+}
+
+static __always_inline u32 kill_candidate(struct oom_control *oc, struct candidate *who)
+{
+	struct act act = { .time_ns = bpf_ktime_get_ns() };
+	u64 id = who->cgroup_id;
+	struct mem_cgroup *memcg;
 	u32 verdict;
 
-	if (victim == VICTIM_CGROUP)
-		return try_cgroup(oc, who->cgroup_id);
-	if (who->pid)
-		return try_process(oc, who);
-	verdict = look_below(who->cgroup_id);
-	if (!run.inner.pid)
-		return verdict ? verdict : VERDICT_UNKILLABLE;
-	verdict = try_process(oc, &run.inner);
-	if (verdict == VERDICT_CHOSEN) {
-		who->pid = run.inner.pid;
-		who->start_time = run.inner.start_time;
-		who->adj = run.inner.adj;
+	if (group_of_spared(id))
+		return VERDICT_GONE;
+	memcg = memcg_from_cgroup_id(id);
+	if (memcg) {
+		act.shmem = memcg_shmem(memcg);
+		bpf_put_mem_cgroup(memcg);
 	}
+	if (victim == VICTIM_CGROUP && who->tier != TIER_ORIGIN)
+		verdict = kill_cgroup(oc, id);
+	else
+		verdict = kill_process(oc, who);
+	if (verdict == VERDICT_CHOSEN)
+		bpf_map_update_elem(&acted, &id, &act, BPF_ANY);
 	return verdict;
 }
 
 /* rank_cgroups.h or rank_processes.h: what there is to rank in one cgroup. */
 static void consider_cgroup(struct mem_cgroup *memcg);
 
-/* Fill run.best with the best candidates that come after run.last. */
-__noinline int find_candidates(struct mem_cgroup *top __arg_trusted)
+/* Look for nobody below this one. */
+static __always_inline void pass_over(struct mem_cgroup *memcg)
 {
-	struct cgroup_subsys_state *css;
-	struct mem_cgroup *memcg;
-	struct bpf_iter_css it;
+	choice.hopeless_level = BPF_CORE_READ(memcg, css.cgroup, level);
+	choice.hopeless_id = css_cgroup_id(&memcg->css);
+}
 
-	run.nr_considered = 0;
-	run.nr_small = 0;
-	bpf_rcu_read_lock();
-	bpf_iter_css_new(&it, &top->css, BPF_CGROUP_ITER_DESCENDANTS_POST);
-	while ((css = bpf_iter_css_next(&it))) {
-		/* The walk visits removed cgroups, too, while they hold pages. */
-		if (!(css->flags & CSS_ONLINE))
+__noinline bool is_passed_over(u64 cgroup)
+{
+	struct cgroup *above;
+
+	if (!choice.hopeless_id)
+		return false;
+	above = ancestor_at((struct cgroup *)cgroup, choice.hopeless_level);
+	if (above && BPF_CORE_READ(above, kn, id) == choice.hopeless_id)
+		return true;
+	/* From the top down: it will not come again. */
+	choice.hopeless_id = 0;
+	return false;
+}
+
+/*
+ * Protected with all in and below it: nobody has to be looked for there. The record names
+ * the cgroup in the place of all.
+ */
+static __always_inline bool skip_protected_tree(struct mem_cgroup *memcg)
+{
+	struct candidate seen = {};
+	int place;
+
+	place = protects_below(memcg_cgroup(memcg));
+	if (place < 0)
+		return false;
+	seen.cgroup_id = css_cgroup_id(&memcg->css);
+	seen.usage = memcg_charged(memcg);
+	seen.score = seen.usage;
+	if (seen.usage)
+		skip(&seen, SPARED(VERDICT_PROTECTED, place));
+	pass_over(memcg);
+	return true;
+}
+
+/* One that shares its memory, or asked for all that comes back, or both. */
+__noinline int look_at_special(struct task_struct *task __arg_trusted, u64 mm, bool shares,
+			       bool asked)
+{
+	u32 spared = task_spared(task);
+	struct candidate seen = {};
+
+	if (spared && shares)
+		bpf_map_update_elem(&sheltered, &mm, &choice.number, BPF_ANY);
+	if (spared || !asked || oom_victim(task))
+		return 0;
+	seen.cgroup_id = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
+	seen.usage = mm_bytes_about(mm);
+	seen.pid = task->pid;
+	seen.start_time = task->start_time;
+	seen.adj = task->signal->oom_score_adj;
+	seen.tier = TIER_ORIGIN;
+	return keep_best(&seen);
+}
+
+/*
+ * Of all processes: those that share their memory and may not die; and with `system` the one
+ * that asked for all the memory that comes back. Before the pass, under RCU.
+ */
+static __noinline int look_at_everybody(bool system)
+{
+	struct task_struct *task;
+	struct bpf_iter_task it;
+
+	bpf_iter_task_new(&it, NULL, BPF_TASK_ITER_ALL_PROCS);
+	while ((task = bpf_iter_task_next(&it))) {
+		u64 mm = (u64)BPF_CORE_READ(task, mm);
+		bool shares = shares_mm(task, mm);
+		bool asked = system && BPF_CORE_READ(task, signal, oom_flag_origin);
+
+		if (!shares && !asked)
 			continue;
-		memcg = bpf_get_mem_cgroup(css);
-		if (!memcg)
-			continue;
-		consider_cgroup(memcg);
-		bpf_put_mem_cgroup(memcg);
+
+		struct task_struct *held __put(task) = bpf_task_acquire(task);
+
+		if (held)
+			look_at_special(held, mm, shares, asked);
 	}
-	bpf_iter_css_destroy(&it);
-	bpf_rcu_read_unlock();
+	bpf_iter_task_destroy(&it);
 	return 0;
+}
+
+/* Fill choice.best with the best candidates that come after choice.last. */
+static __always_inline void find_candidates(struct mem_cgroup *top)
+{
+	struct mem_cgroup *memcg __put(memcg) = NULL;
+
+	choice.nr_considered = 0;
+	choice.nr_small = 0;
+	choice.nr_unseen = 0;
+	choice.hopeless_id = 0;
+	choice.group_id = 0;
+	bpf_rcu_read_lock();
+	look_at_everybody(!top->css.parent);
+	for_each_memcg(memcg, top) {
+		if (is_late() & 1) {
+			choice.nr_unseen++;
+			continue;
+		}
+		if (!(is_passed_over(memcg_cgroup(memcg)) & 1))
+			consider_cgroup(memcg);
+	}
+	bpf_rcu_read_unlock();
+}
+
+/*
+ * Whoever would die now if `top` were out of memory, best first, in choice.best; needs no
+ * OOM. The time is half of what a policy may take, as killing takes some, too.
+ */
+static __always_inline void choose_begin(struct mem_cgroup *top, u64 number)
+{
+	u32 budget_ms = kernel_s32(BUDGET_MS, 1000);
+
+	/* All but the best: those each pass begins anew. */
+	__builtin_memset(choice.skipped, 0,
+			 sizeof(choice) - __builtin_offsetof(struct choice, skipped));
+	choice.number = number;
+	choice.top_id = css_cgroup_id(&top->css);
+	choice.tiers = avoid[0].kind || prefer[0].kind || cooldown_ms;
+	choice.last.score = S64_MAX;
+	choice.last.tier = TIER_ORIGIN + 1;
+	choice.last.cgroup_id = ~0ULL;
+	if (budget_ms)
+		choice.deadline_ns = bpf_ktime_get_ns() + budget_ms * 500000ULL;
+	survey(top);
+	/* It sleeps, so before the walk; once, as it covers the whole tree below. */
+	bpf_mem_cgroup_flush_stats(top);
 }
 
 static __always_inline u32 trigger_of(struct oom_control *oc)
@@ -491,9 +636,6 @@ static __always_inline u32 trigger_of(struct oom_control *oc)
 
 __noinline int record_candidate(struct recorded *to, struct candidate *who)
 {
-	struct cgroup *cgrp;
-	struct task_struct *task;
-
 	if (!to || !who)
 		return 0;
 	to->who = *who;
@@ -501,16 +643,14 @@ __noinline int record_candidate(struct recorded *to, struct candidate *who)
 	to->path[0] = 0;
 	if (!who->verdict)
 		to->who.verdict = VERDICT_RANKED;
-	cgrp = bpf_cgroup_from_id(who->cgroup_id);
-	if (cgrp) {
-		record_path(&to->path, &subject, node_of(cgrp));
-		bpf_cgroup_release(cgrp);
-	}
-	task = who->pid ? bpf_task_from_pid(who->pid) : NULL;
-	if (task) {
+
+	struct cgroup *cgrp __put(cgroup) = bpf_cgroup_from_id(who->cgroup_id);
+	struct task_struct *task __put(task) = who->pid ? bpf_task_from_pid(who->pid) : NULL;
+
+	if (cgrp)
+		record_path(&to->path, &path_room, cgroup_address(cgrp));
+	if (task)
 		bpf_probe_read_kernel_str(to->comm, sizeof(to->comm), task->comm);
-		bpf_task_release(task);
-	}
 	return 0;
 }
 
@@ -520,60 +660,46 @@ static __always_inline void record_candidates(struct decision *decision)
 	int i;
 
 	for (i = 0; i < MAX_RANKED; i++)
-		if (run.best[i].cgroup_id)
-			record_candidate(&decision->ranked[i], &run.best[i]);
+		if (choice.best[i].cgroup_id)
+			record_candidate(&decision->ranked[i], &choice.best[i]);
 	for (i = 0; i < MAX_SKIPPED; i++)
-		if (run.skipped[i].cgroup_id)
-			record_candidate(&decision->skipped[i], &run.skipped[i]);
+		if (choice.skipped[i].cgroup_id)
+			record_candidate(&decision->skipped[i], &choice.skipped[i]);
 }
 
-static __always_inline bool choose(struct oom_control *oc, struct mem_cgroup *top)
+/* Kill the first of the best that the kernel lets us; with mode: observe choose it only. */
+static __always_inline bool act(struct oom_control *oc, struct mem_cgroup *top)
 {
-	bool chosen = false, more = true;
-	int walk = 0, i = 0;
+	bool chosen = false, more;
+	int pass, i;
 
-	run.last = (struct candidate){
-		.score = ~0ULL >> 1, .tier = 2, .cgroup_id = ~0ULL,
-	};
-	for_range(walk, 0, MAX_WALKS) {
-		(void)walk;
-		__builtin_memset(run.best, 0, sizeof(run.best));
+	bpf_for(pass, 0, MAX_PASSES) {
+		__builtin_memset(choice.best, 0, sizeof(choice.best));
 		find_candidates(top);
-		more = run.best[MAX_BEST - 1].cgroup_id;
-		for_range(i, 0, MAX_BEST) {
-			struct candidate *who = &run.best[i & (MAX_BEST - 1)];
+		more = choice.best[MAX_BEST - 1].cgroup_id;
+		bpf_for(i, 0, MAX_BEST) {
+			struct candidate *who = &choice.best[bounded(i, MAX_BEST)];
 
 			if (!who->cgroup_id)
 				break;
-			run.last = *who;
-			who->verdict = try_candidate(oc, who);
-			if (who->verdict == VERDICT_CHOSEN) {
-				chosen = true;
+			choice.last = *who;
+			if (mode == MODE_OBSERVE)
+				who->verdict = VERDICT_CHOSEN;
+			else
+				who->verdict = kill_candidate(oc, who);
+			chosen = who->verdict == VERDICT_CHOSEN;
+			if (chosen)
 				break;
-			}
-			skip(who, who->verdict);
 		}
-		if (chosen || !more)
+		if (chosen || !more || choice.late)
 			break;
 	}
 	return chosen;
 }
 
-static __always_inline bool in_scope(u64 node)
+static __always_inline bool in_scope(u64 cgroup)
 {
-	if (!scope[0].kind)
-		return true;
-	return path_of(&subject, node) && scope_path(&subject, true) >= 0;
-}
-
-static __always_inline bool cools_down(u64 id)
-{
-	u64 *last;
-
-	if (!cooldown_ms)
-		return false;
-	last = bpf_map_lookup_elem(&acted, &id);
-	return last && bpf_ktime_get_ns() - *last < cooldown_ms * 1000000ULL;
+	return !scope[0].kind || first_path(scope, scope_path(cgroup)) >= 0;
 }
 
 static __always_inline int oom_policy_handle(struct oom_control *oc)
@@ -581,7 +707,6 @@ static __always_inline int oom_policy_handle(struct oom_control *oc)
 	struct decision *decision;
 	struct mem_cgroup *top;
 	u64 began = bpf_ktime_get_ns(), seq;
-	bool chosen = false;
 	u32 outcome;
 
 	count(&nr_calls);
@@ -589,7 +714,7 @@ static __always_inline int oom_policy_handle(struct oom_control *oc)
 	top = oom_scope(oc);
 	if (!top)
 		return 0;
-	if (!in_scope(node_of(top->css.cgroup))) {
+	if (!in_scope(memcg_cgroup(top))) {
 		count(&nr_out_of_scope);
 		count(&nr_passes);
 		bpf_put_mem_cgroup(top);
@@ -600,47 +725,33 @@ static __always_inline int oom_policy_handle(struct oom_control *oc)
 		bpf_put_mem_cgroup(top);
 		return 0;
 	}
-	__builtin_memset(&run, 0, sizeof(run));
-	run.scope_id = css_cgroup_id(&top->css);
-	run.total = (u64)oc->totalpages * PAGE_SIZE;
-	run.tiers = avoid[0].kind || prefer[0].kind;
-	decision->scope_id = run.scope_id;
+	choose_begin(top, seq);
+	decision->scope_id = choice.top_id;
 	decision->trigger = trigger_of(oc);
-	record_path(&decision->scope, &subject, node_of(top->css.cgroup));
+	record_path(&decision->scope, &path_room, memcg_cgroup(top));
 	decision_open(seq);
-
-	if (cools_down(run.scope_id)) {
-		count(&nr_cooldowns);
-		outcome = OUTCOME_COOLDOWN;
-	} else {
-		/* It sleeps, so before the walk; once, as it covers the whole tree below. */
-		bpf_mem_cgroup_flush_stats(top);
-		chosen = choose(oc, top);
-		if (!chosen)
-			outcome = OUTCOME_NO_VICTIM;
-		else if (mode == MODE_OBSERVE)
-			outcome = OUTCOME_OBSERVED;
-		else
-			outcome = OUTCOME_KILLED;
-		record_candidates(decision);
-	}
+	if (!act(oc, top))
+		outcome = OUTCOME_NO_VICTIM;
+	else if (mode == MODE_OBSERVE)
+		outcome = OUTCOME_OBSERVED;
+	else
+		outcome = OUTCOME_KILLED;
+	record_candidates(decision);
 	bpf_put_mem_cgroup(top);
 
-	if (outcome == OUTCOME_KILLED) {
-		u64 now = bpf_ktime_get_ns(), id = run.scope_id;
-
-		bpf_map_update_elem(&acted, &id, &now, BPF_ANY);
-	} else {
+	if (outcome != OUTCOME_KILLED)
 		count(&nr_passes);
-	}
 	if (outcome == OUTCOME_OBSERVED)
 		count(&nr_observed);
+	if (choice.late)
+		count(&nr_late);
 	decision->outcome = outcome;
-	decision->nr_considered = run.nr_considered;
-	decision->nr_protected = run.nr_protected;
-	decision->nr_unkillable = run.nr_unkillable;
-	decision->nr_small = run.nr_small;
-	decision->nr_killed = run.nr_killed;
+	decision->nr_considered = choice.nr_considered;
+	decision->nr_protected = choice.nr_protected;
+	decision->nr_unkillable = choice.nr_unkillable;
+	decision->nr_small = choice.nr_small;
+	decision->nr_killed = choice.nr_killed;
+	decision->nr_unseen = choice.nr_unseen;
 	decision->spent_ns = bpf_ktime_get_ns() - began;
 	decision->seq = seq;
 	return outcome == OUTCOME_KILLED;
@@ -654,13 +765,17 @@ int BPF_PROG(decision_end, struct oom_control *oc)
 	return 0;
 }
 
-/* The last line of a policy: its handler and its entry in the chain. */
-#define OOM_POLICY(policy)						\
+/*
+ * The last line of a policy: its handler and its entry in the chain. A policy with a handler
+ * of its own, static int handle(struct oom_control *), gives it; what it does not decide it
+ * hands to oom_policy_handle().
+ */
+#define OOM_POLICY_HANDLED_BY(policy, handle)				\
 const char kill_message[64] SEC(".rodata") = "BPF policy " #policy;	\
 									\
 OOM_SEC int OOM_HANDLER(policy##_handle)				\
 {									\
-	return oom_policy_handle(oc);					\
+	return handle(oc);						\
 }									\
 									\
 STRUCT_OPS_SEC								\
@@ -668,5 +783,7 @@ struct bpf_oom_ops policy = {						\
 	.handle_out_of_memory = (void *)policy##_handle,		\
 	.name = #policy,						\
 }
+
+#define OOM_POLICY(policy) OOM_POLICY_HANDLED_BY(policy, oom_policy_handle)
 
 #endif /* BPF_OOM_OOM_H */

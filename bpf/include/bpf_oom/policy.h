@@ -18,8 +18,8 @@ char LICENSE[] SEC("license") = "GPL";
 const volatile char object_digest[65] SEC(".rodata");
 const volatile char policy_name[64] SEC(".rodata");
 
-/* The cgroup id of a path that does not exist (yet). */
-#define CGROUP_MISSING	(~0ULL)
+/* Bytes of a page of this host. The loader writes it. */
+const volatile u32 page_size SEC(".rodata") = 4096;
 
 /* Strings that kfuncs read must be frozen read-only data, not literals. */
 #define POLICY_TEXT(name) const char name[] SEC(".rodata")
@@ -50,6 +50,16 @@ static __always_inline void count(u64 *counter)
 #define __arg_trusted __attribute__((btf_decl_tag("arg:trusted")))
 #endif
 
+/*
+ * A loop that the verifier looks at once, however long; its body may return. libbpf has it
+ * since 1.3, and Debian 12 compiles with 1.1.
+ */
+#ifndef bpf_for
+static __always_inline void range_end(struct bpf_iter_num *it)
+{
+	bpf_iter_num_destroy(it);
+}
+
 static __always_inline struct bpf_iter_num *range_begin(struct bpf_iter_num *it, int from, int to)
 {
 	bpf_iter_num_new(it, from, to);
@@ -65,21 +75,133 @@ static __always_inline bool range_next(struct bpf_iter_num *it, int *i)
 	return at;
 }
 
-static __always_inline void range_end(struct bpf_iter_num *it)
-{
-	bpf_iter_num_destroy(it);
-}
-
-/* A loop that the verifier looks at once, however long; its body may return. */
-#define for_range(i, from, to)						\
+#define bpf_for(i, from, to)						\
 	for (struct bpf_iter_num __it __attribute__((cleanup(range_end))),	\
 	     *__range = range_begin(&__it, from, to); range_next(__range, &(i));)
+#endif
+
+/*
+ * An index into an array of `size`, a power of two. Clang knows from the loop that it is in
+ * range, drops the mask and leaves the verifier without.
+ */
+static __always_inline u32 bounded(u32 index, u32 size)
+{
+	barrier_var(index);
+	return index & (size - 1);
+}
+
+static __always_inline void put_memcg(struct mem_cgroup **memcg)
+{
+	if (*memcg)
+		bpf_put_mem_cgroup(*memcg);
+}
+
+static __always_inline void put_cgroup(struct cgroup **cgrp)
+{
+	if (*cgrp)
+		bpf_cgroup_release(*cgrp);
+}
+
+static __always_inline void put_task(struct task_struct **task)
+{
+	if (*task)
+		bpf_task_release(*task);
+}
+
+/* A pointer whose reference goes when the pointer does, by whatever way. */
+#define __put(what) __attribute__((cleanup(put_##what)))
+
+static __always_inline struct bpf_iter_css *memcg_walk_begin(struct bpf_iter_css *it,
+							     struct mem_cgroup *top)
+{
+	bpf_iter_css_new(it, &top->css, BPF_CGROUP_ITER_DESCENDANTS_PRE);
+	return it;
+}
+
+/* Clang forgets the type of a kfunc that is nowhere but in an attribute. */
+static __always_inline void memcg_walk_end(struct bpf_iter_css *it)
+{
+	bpf_iter_css_destroy(it);
+}
+
+/*
+ * Let go of the memcg before and take the next. The walk visits removed cgroups, too, while
+ * they hold pages.
+ */
+static __always_inline bool memcg_walk_next(struct bpf_iter_css *it, struct mem_cgroup **memcg)
+{
+	struct cgroup_subsys_state *css;
+
+	put_memcg(memcg);
+	*memcg = NULL;
+	while ((css = bpf_iter_css_next(it))) {
+		if (!(css->flags & CSS_ONLINE))
+			continue;
+		*memcg = bpf_get_mem_cgroup(css);
+		if (*memcg)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Each online memcg in and below `top`, from the top down, under RCU. It is held for one
+ * round; declare it as struct mem_cgroup *memcg __put(memcg) = NULL.
+ */
+#define for_each_memcg(memcg, top)					\
+	for (struct bpf_iter_css __it __attribute__((cleanup(memcg_walk_end))),	\
+	     *__walk = memcg_walk_begin(&__it, top); memcg_walk_next(__walk, &(memcg));)
+
+/*
+ * Each process of a memcg, by its first thread. Without memory for the walk there seems to
+ * be none: `failed` says so.
+ */
+#define for_each_process(task, memcg, failed)				\
+	for (struct bpf_iter_css_task __it __attribute__((cleanup(process_walk_end))),	\
+	     *__walk = process_walk_begin(&__it, memcg, &(failed));	\
+	     (task = bpf_iter_css_task_next(__walk));)
+
+static __always_inline void process_walk_end(struct bpf_iter_css_task *it)
+{
+	bpf_iter_css_task_destroy(it);
+}
+
+static __always_inline struct bpf_iter_css_task *
+process_walk_begin(struct bpf_iter_css_task *it, struct mem_cgroup *memcg, bool *failed)
+{
+	if (bpf_iter_css_task_new(it, &memcg->css, CSS_TASK_ITER_PROCS)) {
+		*failed = true;
+		count(&nr_errors);
+	}
+	return it;
+}
+
+/* Adds without a wrap: what is too much stays the most, what is too little the least. */
+static __always_inline s64 add_saturated(s64 a, s64 b)
+{
+	if (b > 0 && a > S64_MAX - b)
+		return S64_MAX;
+	if (b < 0 && a < S64_MIN - b)
+		return S64_MIN;
+	return a + b;
+}
 
 /* What nobody may kill: kernel threads, init, and who was excepted by -1000. */
 static __always_inline bool task_protected(struct task_struct *task)
 {
 	return task->flags & PF_KTHREAD || task->tgid == 1 ||
 	       task->signal->oom_score_adj == OOM_SCORE_ADJ_MIN;
+}
+
+/* The address of a cgroup, as a number: what is read from there is not trusted. */
+static __always_inline u64 cgroup_address(struct cgroup *cgrp)
+{
+	return (u64)BPF_CORE_READ(cgrp, self.cgroup);
+}
+
+static __always_inline u64 memcg_cgroup(struct mem_cgroup *memcg)
+{
+	return (u64)BPF_CORE_READ(memcg, css.cgroup);
 }
 
 static __always_inline u64 css_cgroup_id(struct cgroup_subsys_state *css)
@@ -90,15 +212,9 @@ static __always_inline u64 css_cgroup_id(struct cgroup_subsys_state *css)
 /* A reference to the memcg of a cgroup, or NULL: gone, or no memory controller. */
 static __always_inline struct mem_cgroup *memcg_from_cgroup_id(u64 id)
 {
-	struct mem_cgroup *memcg;
-	struct cgroup *cgrp;
+	struct cgroup *cgrp __put(cgroup) = bpf_cgroup_from_id(id);
 
-	cgrp = bpf_cgroup_from_id(id);
-	if (!cgrp)
-		return NULL;
-	memcg = bpf_get_mem_cgroup(&cgrp->self);
-	bpf_cgroup_release(cgrp);
-	return memcg;
+	return cgrp ? bpf_get_mem_cgroup(&cgrp->self) : NULL;
 }
 
 #endif /* BPF_OOM_POLICY_H */

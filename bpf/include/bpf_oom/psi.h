@@ -79,7 +79,7 @@ struct {
 } watched SEC(".maps");
 
 /* Scratch space of init and handle_cgroup_online, of which one runs at a time. */
-static struct subject subject;
+static struct path_room path_room;
 static struct watched fresh;
 static u64 found[MAX_WATCHED];
 static u32 found_count;
@@ -106,14 +106,15 @@ static __always_inline int watch_cgroup(struct bpf_psi *psi, u64 id)
 	return err;
 }
 
-static __always_inline bool wants(u64 node)
+/* Each by itself, so what is above it does not count. */
+static __always_inline bool wants(u64 cgroup)
 {
-	return path_of(&subject, node) && scope_path(&subject, false) >= 0;
+	return scope_path(cgroup) >> 32;
 }
 
-static __always_inline int remember(u64 id, u64 node)
+static __always_inline int remember(u64 id, u64 cgroup)
 {
-	record_path(&fresh.path, &subject, node);
+	record_path(&fresh.path, &path_room, cgroup);
 	return bpf_map_update_elem(&watched, &id, &fresh, BPF_ANY);
 }
 
@@ -133,30 +134,23 @@ static __always_inline int watch_system(struct bpf_psi *psi)
 /* Creating a trigger sleeps and the walk must not: so first the walk. */
 static __always_inline bool find_cgroups(struct mem_cgroup *root)
 {
-	struct cgroup_subsys_state *css;
-	struct bpf_iter_css it;
+	struct mem_cgroup *memcg __put(memcg) = NULL;
 	bool system = false;
 
 	found_count = 0;
 	bpf_rcu_read_lock();
-	bpf_iter_css_new(&it, &root->css, BPF_CGROUP_ITER_DESCENDANTS_POST);
-	while ((css = bpf_iter_css_next(&it))) {
-		u64 id, node;
+	for_each_memcg(memcg, root) {
+		u64 cgroup = memcg_cgroup(memcg), id = css_cgroup_id(&memcg->css);
 
-		if (!(css->flags & CSS_ONLINE))
+		if (!wants(cgroup))
 			continue;
-		node = node_of(css->cgroup);
-		if (!wants(node))
-			continue;
-		id = css_cgroup_id(css);
-		if (!kernfs_parent((void *)node))
+		if (!BPF_CORE_READ((struct cgroup *)cgroup, level))
 			system = true;
-		else if (found_count >= MAX_WATCHED || remember(id, node))
+		else if (found_count >= MAX_WATCHED || remember(id, cgroup))
 			count(&nr_errors);
 		else
 			found[found_count++ & (MAX_WATCHED - 1)] = id;
 	}
-	bpf_iter_css_destroy(&it);
 	bpf_rcu_read_unlock();
 	return system;
 }
@@ -178,13 +172,13 @@ static __always_inline int psi_policy_init(struct bpf_psi *psi)
 		err = watch_system(psi);
 	if (err)
 		return err;
-	for_range(i, 0, MAX_WATCHED) {
-		if (i >= found_count)
+	bpf_for(i, 0, MAX_WATCHED) {
+		if ((u32)i >= found_count)
 			break;
-		err = watch_cgroup(psi, found[i & (MAX_WATCHED - 1)]);
+		err = watch_cgroup(psi, found[bounded(i, MAX_WATCHED)]);
 		/* Removed since the walk. */
 		if (err == -ENOENT || err == -ENODEV) {
-			bpf_map_delete_elem(&watched, &found[i & (MAX_WATCHED - 1)]);
+			bpf_map_delete_elem(&watched, &found[bounded(i, MAX_WATCHED)]);
 			err = 0;
 		}
 		if (err)
@@ -195,24 +189,18 @@ static __always_inline int psi_policy_init(struct bpf_psi *psi)
 
 static __always_inline void psi_policy_online(u64 id)
 {
-	struct cgroup *cgrp;
 	int err = 0;
-	u64 node;
 
 	if (!scope[0].kind)
 		return;
-	cgrp = bpf_cgroup_from_id(id);
-	if (!cgrp)
+
+	struct cgroup *cgrp __put(cgroup) = bpf_cgroup_from_id(id);
+
+	if (!cgrp || !wants(cgroup_address(cgrp)))
 		return;
-	node = node_of(cgrp);
-	if (!wants(node)) {
-		bpf_cgroup_release(cgrp);
-		return;
-	}
 	/* One that is watched since init keeps what is known of it. */
 	if (!bpf_map_lookup_elem(&watched, &id))
-		err = remember(id, node);
-	bpf_cgroup_release(cgrp);
+		err = remember(id, cgroup_address(cgrp));
 	if (!err)
 		err = watch_cgroup(NULL, id);
 	if (!err || err == -EEXIST)

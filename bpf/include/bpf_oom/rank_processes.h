@@ -5,70 +5,140 @@
 
 #include <bpf_oom/oom.h>
 
-SELECTS_PROCESSES(avoid)
-SELECTS_PROCESSES(prefer)
+SELECTS_PROCESSES(avoid, false)
+SELECTS_PROCESSES(prefer, true)
 
 /*
- * What a policy has to write: the rank of a process that uses `usage` bytes, the highest
- * dies first; RANK_SKIP: it is no candidate. It must not sleep.
+ * What a policy has to write: the rank of a process whose end would give back `usage` bytes,
+ * the highest dies first; RANK_SKIP: it is no candidate. It must not sleep.
  */
 static s64 rank(struct task_struct *task, u64 usage);
 
-__noinline int consider(struct task_struct *task __arg_trusted, u64 cgroup_id)
-{
-	struct candidate seen = {};
-	u32 class, spared;
+/* Of the cgroup whose processes are being ranked: its id, memory.oom.group and pause. */
+static u64 place_id;
+static u64 place_group;
+static bool place_paused;
 
-	seen.usage = task_usage(task);
-	if (!seen.usage || task->flags & PF_KTHREAD)
-		return 0;
-	if (seen.usage < min_usage) {
-		run.nr_small++;
-		return 0;
+/* The address space of the process that is being ranked. */
+static u64 ranked_mm;
+
+/* For a rank(): pages that the process has in swap. */
+static __always_inline s64 process_swapped(void)
+{
+	return BPF_CORE_READ((struct mm_struct *)ranked_mm, rss_stat[MM_SWAPENTS].count);
+}
+
+static __always_inline s32 tier_of(struct task_struct *task)
+{
+	s32 tier;
+
+	if (place_paused)
+		return TIER_PAUSED;
+	tier = tier_of_cgroup(task_cgroup(task));
+	if (tier == TIER_PREFERRED)
+		return tier;
+	subject_of(&subject, task);
+	if (prefer_process(&subject) >= 0)
+		return TIER_PREFERRED;
+	return avoid_process(&subject) >= 0 ? TIER_AVOIDED : tier;
+}
+
+/* Whether it is worth to look at its group: it may die itself, and would be among the best. */
+__noinline bool consider(struct task_struct *task __arg_trusted, u64 mm, struct candidate *seen)
+{
+	u32 spared;
+
+	if (!seen || !mm || task->flags & PF_KTHREAD || oom_victim(task))
+		return false;
+	seen->usage = mm_bytes_about(mm);
+	if (seen->usage + slack_bytes < min_usage) {
+		choice.nr_small++;
+		return false;
 	}
-	seen.score = rank(task, seen.usage);
-	if (seen.score == RANK_SKIP || oom_victim(task))
-		return 0;
-	seen.cgroup_id = cgroup_id;
-	seen.pid = task->pid;
-	seen.start_time = task->start_time;
-	seen.adj = task->signal->oom_score_adj;
+	ranked_mm = mm;
+	seen->cgroup_id = place_id;
+	seen->pid = task->pid;
+	seen->start_time = task->start_time;
+	seen->adj = task->signal->oom_score_adj;
+	if (choice.tiers)
+		seen->tier = tier_of(task);
+	choice.nr_considered++;
+	/* First with what it may have at most, then exactly. */
+	seen->score = rank(task, seen->usage + slack_bytes);
+	if (seen->score == RANK_SKIP)
+		return false;
 	if (adj_weight)
-		seen.score += adj_score(seen.adj);
-	run.nr_considered++;
-	if (!run.tiers && run.best[MAX_BEST - 1].cgroup_id &&
-	    !comes_before(&seen, &run.best[MAX_BEST - 1]))
-		return 0;
-	if (run.tiers) {
-		class = class_of(task_node(task));
-		subject_name(&subject, task);
-		if (avoid_process(&subject, task_uid(task)) & 1)
-			class |= CLASS_AVOIDED;
-		if (prefer_process(&subject, task_uid(task)) & 1)
-			class |= CLASS_PREFERRED;
-		seen.tier = tier_of(class);
+		seen->score = add_saturated(seen->score, adj_score(seen->adj));
+	if (!is_among_best(seen))
+		return false;
+	seen->usage = mm_bytes_exactly(mm);
+	if (!seen->usage)
+		return false;
+	if (seen->usage < min_usage) {
+		choice.nr_small++;
+		return false;
 	}
-	if (!comes_before(&run.last, &seen))
-		return 0;
+	seen->score = rank(task, seen->usage);
+	if (seen->score == RANK_SKIP)
+		return false;
+	if (adj_weight)
+		seen->score = add_saturated(seen->score, adj_score(seen->adj));
+	if (!is_among_best(seen) || !comes_before(&choice.last, seen))
+		return false;
 	spared = task_spared(task);
+	if (!spared && is_sheltered(mm))
+		spared = SPARED(VERDICT_SHARES, SPARED_BY_NONE);
 	if (spared)
-		skip(&seen, spared);
-	else
-		keep_best(&seen);
+		skip(seen, spared);
+	return !spared;
+}
+
+/* Why a leaf is sheltered by one of its processes, 0: it is not. */
+static __noinline u32 leaf_spared(struct mem_cgroup *memcg)
+{
+	struct task_struct *task;
+	bool failed = false;
+	u32 spared;
+
+	for_each_process(task, memcg, failed) {
+		spared = task_spared(task);
+		if (spared)
+			return spared;
+	}
 	return 0;
 }
 
 static __noinline void consider_cgroup(struct mem_cgroup *memcg)
 {
-	struct bpf_iter_css_task it;
 	struct task_struct *task;
-	u64 id = css_cgroup_id(&memcg->css);
+	struct act *acted_there;
+	bool failed = false;
+	u32 spared, sheltered_by = 0;
 
-	if (bpf_iter_css_task_new(&it, &memcg->css, CSS_TASK_ITER_PROCS))
-		count(&nr_errors);
-	while ((task = bpf_iter_css_task_next(&it)))
-		consider(task, id);
-	bpf_iter_css_task_destroy(&it);
+	if (skip_protected_tree(memcg))
+		return;
+	place_id = css_cgroup_id(&memcg->css);
+	place_group = oom_group_id(memcg);
+	acted_there = cooldown_ms && nr_kills ? bpf_map_lookup_elem(&acted, &place_id) : NULL;
+	place_paused = acted_there &&
+		       bpf_ktime_get_ns() - acted_there->time_ns < cooldown_ms * 1000000ULL;
+	if (victim == VICTIM_CGROUP && shelter == SHELTER_CGROUP)
+		sheltered_by = leaf_spared(memcg);
+	for_each_process(task, memcg, failed) {
+		struct candidate seen = {};
+
+		if (is_late() & 1)
+			continue;
+		if (!(consider(task, task_mm(task), &seen) & 1))
+			continue;
+		spared = sheltered_by;
+		if (!spared && place_group)
+			spared = group_spared_once(place_group);
+		if (spared)
+			skip(&seen, spared);
+		else
+			keep_best(&seen);
+	}
 }
 
 #endif /* BPF_OOM_RANK_PROCESSES_H */

@@ -4,21 +4,25 @@
 #define BPF_OOM_RECORD_H
 
 #define GLOB_SIZE	256	/* bytes, with the final 0 */
+#define MAX_PARTS	32	/* levels of one glob of paths */
 #define MAX_SELECTORS	32	/* of one parameter */
 
 /* The loader writes them, see _params.py; a list ends with SELECT_NONE. */
 enum selector_kind {
 	SELECT_NONE,
-	SELECT_CGROUP,	/* a glob of cgroup paths; "" is the root */
-	SELECT_NAME,	/* a glob of process names */
+	SELECT_CGROUP,	/* a glob of cgroup paths: it and all below it */
+	SELECT_NAME,	/* a glob of process names, for users from low to high */
 	SELECT_UID,	/* user ids from low to high */
+	SELECT_OWN,	/* a glob of cgroup paths: it and nothing below it */
 };
 
 struct selector {
 	u32 kind;
 	u32 low;
 	u32 high;
-	s32 weight;	/* only where the parameter gives one */
+	s32 weight;		/* only where the parameter gives one */
+	u32 nr_parts;		/* of a path; the root's has none */
+	u8 part[MAX_PARTS];	/* where in the glob each level's name begins */
 	char glob[GLOB_SIZE];
 };
 
@@ -28,10 +32,10 @@ enum decision_mode {
 };
 
 #define MAX_DECISIONS	64	/* the older ones are overwritten */
-#define DECISION_PATH	192	/* bytes with the final 0; a longer path keeps its end */
+#define DECISION_PATH	384	/* bytes with the final 0; of a longer path the end, after "..." */
 #define MAX_RANKED	4
 #define MAX_SKIPPED	4
-#define MAX_DIED	4
+#define MAX_DIED	8
 
 enum decision_trigger {
 	TRIGGER_MEMCG = 1,	/* a cgroup at its limit */
@@ -45,7 +49,7 @@ enum decision_outcome {
 	OUTCOME_KILLED = 1,
 	OUTCOME_OBSERVED,	/* would have acted */
 	OUTCOME_NO_VICTIM,	/* nobody that may be killed */
-	OUTCOME_COOLDOWN,	/* acted a short time ago */
+	OUTCOME_COOLDOWN,	/* not used any more */
 	OUTCOME_DECLARED,	/* an OOM, and somebody died */
 	OUTCOME_NOBODY_DIED,	/* an OOM, and the kernel found memory or had no victim */
 	OUTCOME_RECORDED,	/* a policy that never acts */
@@ -58,18 +62,35 @@ enum verdict {
 	VERDICT_CHOSEN,
 	VERDICT_PROTECTED,	/* by the policy's parameters */
 	VERDICT_UNKILLABLE,	/* oom_score_adj -1000, init, a kernel thread */
-	VERDICT_GONE,		/* it ended, or nothing in it could be killed */
+	VERDICT_GONE,		/* it ended, or the kernel did not let it be killed */
+	VERDICT_EMPTY,		/* no process is in it: what it holds no death gives back */
+	VERDICT_SHARES,		/* its memory is also that of somebody protected */
 };
+
+/* Tiers: whoever is in a higher one dies first. */
+enum tier {
+	TIER_PAUSED = -2,	/* somebody died there a short time ago */
+	TIER_AVOIDED,
+	TIER_NORMAL,
+	TIER_PREFERRED,
+	TIER_ORIGIN,		/* swapoff, or KSM's unmerging: the kernel itself takes it first */
+};
+
+/* A place in protect; in protect_extra from here on. */
+#define SPARED_BY_EXTRA	MAX_SELECTORS
+#define SPARED_BY_NONE	(-1)
 
 struct candidate {
 	u64 cgroup_id;
 	s64 score;
-	u64 usage;	/* bytes */
+	u64 usage;	/* bytes that come back when it dies, about */
 	u64 start_time;	/* of the process; tells it from a later one with the same pid */
 	s32 pid;	/* 0: the cgroup as a whole */
-	s32 tier;	/* 1 preferred, -1 avoided */
+	s32 tier;
 	s32 adj;
 	u32 verdict;
+	s32 spared_by;	/* with VERDICT_PROTECTED the selector */
+	u32 nr_survivors;	/* processes in it that live on */
 };
 
 struct recorded {
@@ -102,6 +123,7 @@ struct decision {
 	u32 nr_small;		/* below min_usage */
 	u32 nr_killed;		/* by the policy itself */
 	u32 nr_died;		/* all OOM victims meanwhile, whoever chose them */
+	u32 nr_unseen;		/* cgroups that it had no time to look at */
 	char scope[DECISION_PATH];
 	struct recorded ranked[MAX_RANKED];	/* the best, best first */
 	struct recorded skipped[MAX_SKIPPED];	/* the best of those that may not die */

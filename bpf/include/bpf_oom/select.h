@@ -2,9 +2,10 @@
 /*
  * Selectors: which cgroups, processes and users a parameter speaks of.
  *
- * No kfunc tells a cgroup's path, so it is put together from the names of its nodes. A
- * glob is compared with it byte by byte: '*' stands for any bytes of one name, '?' for one
- * byte, everything else for itself, also the backslash of systemd's names.
+ * A glob of paths is compared name by name, from the root on: '*' stands for any bytes of
+ * one name, '?' for one byte, everything else for itself, also the backslash of systemd's
+ * names. So there is neither a longest path nor a deepest one. What the globs of a list say
+ * of a cgroup's ancestors is kept for the next cgroup, most often its neighbour.
  */
 #ifndef BPF_OOM_SELECT_H
 #define BPF_OOM_SELECT_H
@@ -14,187 +15,273 @@
 
 #define SELECTORS(list) const volatile struct selector list[MAX_SELECTORS]
 
-#define PATH_SIZE	512	/* of a cgroup's path, with the final 0 */
 #define NODE_NAME_SIZE	256	/* NAME_MAX and the final 0 */
-#define PATH_DEPTH	32	/* levels below the mount */
-#define GLOB_STEPS	4096	/* of one comparison; who needs more does not match */
+
+/* The longest name against the longest glob, from each of its bytes. */
+#define GLOB_STEPS	(NODE_NAME_SIZE * GLOB_SIZE)
 
 /*
- * A text to compare with. A path is written from its end to its beginning; the names have
- * room behind the path, so that the verifier need not know how long they are. What changes
- * from step to step lies here as well: of memory the verifier assumes nothing, so that it
- * looks at each loop once.
+ * How a comparison stands. It lies in memory, of which the verifier assumes nothing: so it
+ * looks at the loop once.
  */
-struct subject {
-	u32 start;
+struct comparison {
 	u32 glob_at;
 	u32 text_at;
 	u32 star_at;	/* of the last star, GLOB_SIZE: there was none */
 	u32 star_text;	/* where what it stands for ends */
-	char text[PATH_SIZE + NODE_NAME_SIZE];
-	char name[NODE_NAME_SIZE];
+	char text[NODE_NAME_SIZE];
 };
 
-static __always_inline struct kernfs_node *kernfs_parent(struct kernfs_node *kn)
-{
-	struct kernfs_node___rcu *rcu = (void *)kn;
+#define PATH_STATES	64	/* the root's, one for each level of a glob; a power of two */
 
-	if (bpf_core_field_exists(rcu->__parent))
-		return BPF_CORE_READ(rcu, __parent);
-	return BPF_CORE_READ(kn, parent);
-}
-
-/*
- * Write the path of a cgroup, given by the address of its kernfs_node; false when it is
- * too long. The root's is empty.
- */
-__noinline bool subject_path(struct subject *subject, u64 node)
-{
-	struct kernfs_node *kn = (void *)node, *parent;
-	int level = 0;
-	long size;
-	u32 at;
-
-	if (!subject)
-		return false;
-	subject->text[PATH_SIZE - 1] = 0;
-	subject->start = PATH_SIZE - 1;
-	for_range(level, 0, PATH_DEPTH) {
-		(void)level;
-		parent = kernfs_parent(kn);
-		if (!parent)
-			return true;
-		size = bpf_probe_read_kernel_str(subject->name, sizeof(subject->name),
-						 BPF_CORE_READ(kn, name));
-		at = *(volatile u32 *)&subject->start;
-		/* With the 0, in whose place the path has a slash before the name. */
-		if (size < 2 || size > at)
-			return false;
-		at -= size;
-		subject->text[at & (PATH_SIZE - 1)] = '/';
-		bpf_probe_read_kernel(&subject->text[(at + 1) & (PATH_SIZE - 1)],
-				      (size - 1) & (NODE_NAME_SIZE - 1), subject->name);
-		subject->start = at;
-		kn = parent;
-	}
-	return false;
-}
-
-/* The address of a cgroup's node, as a number; read so, it is none of the kernel's pointers. */
-static __always_inline u64 node_of(struct cgroup *cgrp)
-{
-	return (u64)BPF_CORE_READ(cgrp, kn);
-}
-
-static __always_inline bool path_of(struct subject *subject, u64 node)
-{
-	return subject_path(subject, node) & 1;
-}
-
-static __always_inline void subject_name(struct subject *subject, struct task_struct *task)
-{
-	subject->start = 0;
-	bpf_probe_read_kernel_str(subject->text, sizeof(task->comm), task->comm);
-}
+/* What a list says of the cgroups on one path, by their level. Bits are places in the list. */
+struct path_state {
+	u64 id[PATH_STATES];	/* of the cgroup that this is about */
+	u32 begun[PATH_STATES];	/* its path is the beginning of what the glob stands for */
+	u32 covered[PATH_STATES];	/* the glob stands for it or for one above it */
+	u32 whole[PATH_STATES];	/* the glob stands for it */
+	u32 level;		/* where the walk is, and where it goes to */
+	u32 depth;
+	struct comparison comparison;
+};
 
 /*
- * Whether the glob stands for the text; with `below` also for what is below it, that is, a
- * text that goes on with a slash.
+ * Whether the glob, up to `end` or its end, stands for the whole of the text. Bytes are
+ * compared, not characters.
  */
-static __always_inline bool glob_matches(const volatile struct selector *selector,
-					 volatile struct subject *subject, bool below)
+static __always_inline bool glob_matches(const volatile struct selector *selector, u32 from,
+					 char end, volatile struct comparison *comparison)
 {
 	char wanted, have;
-	int step = 0;
+	int step;
 
-	subject->glob_at = 0;
-	subject->text_at = subject->start;
-	subject->star_at = GLOB_SIZE;
-	for_range(step, 0, GLOB_STEPS) {
-		(void)step;
-		wanted = selector->glob[subject->glob_at & (GLOB_SIZE - 1)];
-		have = subject->text[subject->text_at & (PATH_SIZE - 1)];
-		if (!wanted && (!have || (below && have == '/')))
+	wanted = selector->glob[from & (GLOB_SIZE - 1)];
+	/* Most differ here. */
+	if (wanted != '*' && wanted != '?' && wanted != comparison->text[0])
+		return false;
+	comparison->glob_at = from;
+	comparison->text_at = 0;
+	comparison->star_at = GLOB_SIZE;
+	bpf_for(step, 0, GLOB_STEPS) {
+		wanted = selector->glob[comparison->glob_at & (GLOB_SIZE - 1)];
+		have = comparison->text[comparison->text_at & (NODE_NAME_SIZE - 1)];
+		if (wanted == end)
+			wanted = 0;
+		if (!wanted && !have)
 			return true;
 		if (wanted == '*') {
-			subject->star_at = subject->glob_at++;
-			subject->star_text = subject->text_at;
+			comparison->star_at = comparison->glob_at++;
+			comparison->star_text = comparison->text_at;
 			continue;
 		}
-		if (have && (wanted == have || (wanted == '?' && have != '/'))) {
-			subject->glob_at++;
-			subject->text_at++;
+		if (have && (wanted == have || wanted == '?')) {
+			comparison->glob_at++;
+			comparison->text_at++;
 			continue;
 		}
 		/* Let the last star stand for one byte more. */
-		if (subject->star_at == GLOB_SIZE)
+		if (comparison->star_at == GLOB_SIZE ||
+		    !comparison->text[comparison->star_text & (NODE_NAME_SIZE - 1)])
 			return false;
-		have = subject->text[subject->star_text & (PATH_SIZE - 1)];
-		if (!have || have == '/')
-			return false;
-		subject->star_text++;
-		subject->text_at = subject->star_text;
-		subject->glob_at = subject->star_at + 1;
+		comparison->star_text++;
+		comparison->text_at = comparison->star_text;
+		comparison->glob_at = comparison->star_at + 1;
 	}
 	return false;
 }
 
-/* Whether a selector names a process, by its user or its name, which `subject` holds. */
-static __always_inline bool names_process(const volatile struct selector *selector,
-					  struct subject *subject, u32 uid)
+static __always_inline bool is_path(const volatile struct selector *selector)
 {
-	if (selector->kind == SELECT_UID)
-		return selector->low <= uid && uid <= selector->high;
-	return selector->kind == SELECT_NAME && glob_matches(selector, subject, false);
+	return selector->kind == SELECT_CGROUP || selector->kind == SELECT_OWN;
 }
 
-static __always_inline int select_path(const volatile struct selector list[MAX_SELECTORS],
-				       struct subject *subject, bool below)
+/* What globs say of the root; whose path has no names. */
+static __always_inline void match_root(const volatile struct selector list[MAX_SELECTORS],
+				       volatile struct path_state *state, u64 id)
 {
-	int i = 0;
+	int i;
 
-	for_range(i, 0, MAX_SELECTORS) {
-		const volatile struct selector *selector = &list[i & (MAX_SELECTORS - 1)];
+	state->begun[0] = 0;
+	state->whole[0] = 0;
+	bpf_for(i, 0, MAX_SELECTORS) {
+		const volatile struct selector *selector = &list[bounded(i, MAX_SELECTORS)];
 
 		if (!selector->kind)
 			break;
-		if (selector->kind == SELECT_CGROUP && glob_matches(selector, subject, below))
+		if (!is_path(selector))
+			continue;
+		if (selector->nr_parts)
+			state->begun[0] |= 1U << i;
+		else
+			state->whole[0] |= 1U << i;
+	}
+	state->covered[0] = state->whole[0];
+	state->id[0] = id;
+}
+
+/*
+ * The same of the cgroup at state->level, whose parent's is known; its name is in the
+ * comparison. Indices are bounded anew in each round, for what a loop holds in its registers
+ * is unknown to the verifier in the next one.
+ */
+#define AT_LEVEL(array, level)	((array)[bounded(level, PATH_STATES)])
+
+static __always_inline void match_level(const volatile struct selector list[MAX_SELECTORS],
+					volatile struct path_state *state, u64 id)
+{
+	int i;
+
+	AT_LEVEL(state->begun, state->level) = 0;
+	AT_LEVEL(state->whole, state->level) = 0;
+	bpf_for(i, 0, MAX_SELECTORS) {
+		const volatile struct selector *selector = &list[bounded(i, MAX_SELECTORS)];
+		u32 begun = AT_LEVEL(state->begun, state->level - 1) >> i, part;
+
+		if (!begun)
+			break;
+		if (!(begun & 1))
+			continue;
+		part = selector->part[bounded(state->level - 1, MAX_PARTS)];
+		if (!glob_matches(selector, part, '/', &state->comparison))
+			continue;
+		if (selector->nr_parts == state->level)
+			AT_LEVEL(state->whole, state->level) |= 1U << i;
+		else
+			AT_LEVEL(state->begun, state->level) |= 1U << i;
+	}
+	AT_LEVEL(state->covered, state->level) = AT_LEVEL(state->covered, state->level - 1) |
+						 AT_LEVEL(state->whole, state->level);
+	AT_LEVEL(state->id, state->level) = id;
+}
+
+static __always_inline struct cgroup *ancestor_at(struct cgroup *cgrp, u32 level)
+{
+	struct cgroup *ancestor = NULL;
+
+	bpf_probe_read_kernel(&ancestor, sizeof(ancestor),
+			      (void *)cgrp + bpf_core_field_offset(struct cgroup, ancestors) +
+			      level * sizeof(ancestor));
+	return ancestor;
+}
+
+/*
+ * Of a cgroup, given by its address: in the low half which globs of the list stand for it or
+ * for one above it, in the high half which stand for itself. What changes from step to step
+ * lies in memory: there the verifier does not follow it.
+ */
+static __always_inline u64 match_path(const volatile struct selector list[MAX_SELECTORS],
+				      volatile struct path_state *state, u64 address)
+{
+	struct cgroup *cgrp = (void *)address, *at;
+	u32 depth;
+	int step;
+
+	if (!list[0].kind)
+		return 0;
+	depth = BPF_CORE_READ(cgrp, level);
+	/* No glob has more names: further down what it is in is all that counts. */
+	state->depth = depth > MAX_PARTS ? MAX_PARTS : depth;
+	state->level = state->depth;
+	bpf_for(step, 0, MAX_PARTS + 1) {
+		at = ancestor_at(cgrp, state->level);
+		if (AT_LEVEL(state->id, state->level) == BPF_CORE_READ(at, kn, id))
+			break;
+		if (!state->level) {
+			match_root(list, state, BPF_CORE_READ(at, kn, id));
+			break;
+		}
+		state->level--;
+	}
+	bpf_for(step, 0, MAX_PARTS) {
+		if (state->level >= state->depth)
+			break;
+		state->level++;
+		at = ancestor_at(cgrp, state->level);
+		bpf_probe_read_kernel_str((void *)state->comparison.text, NODE_NAME_SIZE,
+					  BPF_CORE_READ(at, kn, name));
+		match_level(list, state, BPF_CORE_READ(at, kn, id));
+	}
+	return (depth > MAX_PARTS ? 0 : (u64)AT_LEVEL(state->whole, state->depth) << 32) |
+	       AT_LEVEL(state->covered, state->depth);
+}
+
+/* What LIST_path() says of the globs that cover all below a cgroup as well. */
+#define COVERED		0xffffffffULL
+
+/*
+ * The place of the first selector that holds of a cgroup, -1 for none, from what LIST_path()
+ * says of it. SELECT_OWN holds of the cgroup itself only.
+ */
+static __always_inline int first_path(const volatile struct selector list[MAX_SELECTORS],
+				      u64 matched)
+{
+	u32 covered = matched, whole = matched >> 32;
+	int i;
+
+	if (!covered)
+		return -1;
+	bpf_for(i, 0, MAX_SELECTORS) {
+		if (!(covered >> i))
+			break;
+		if (!(covered >> i & 1))
+			continue;
+		if (whole >> i & 1 || list[bounded(i, MAX_SELECTORS)].kind == SELECT_CGROUP)
 			return i;
 	}
 	return -1;
 }
 
-static __always_inline bool select_process(const volatile struct selector list[MAX_SELECTORS],
-					   struct subject *subject, u32 uid)
-{
-	int i = 0;
-
-	for_range(i, 0, MAX_SELECTORS) {
-		const volatile struct selector *selector = &list[i & (MAX_SELECTORS - 1)];
-
-		if (!selector->kind)
-			break;
-		if (names_process(selector, subject, uid))
-			return true;
-	}
-	return false;
+/* LIST_path(): what a list says of the cgroup at that address, see match_path(). */
+#define SELECTS_PATHS(list)						\
+static struct path_state list##_paths;					\
+									\
+__noinline u64 list##_path(u64 cgroup)					\
+{									\
+	return match_path(list, &list##_paths, cgroup);			\
 }
 
 /*
- * LIST_path(): the place of the first of a list's cgroup globs that stands for the path,
- * with `below` also for one further up; -1: none.
+ * A process as selectors see it. Root's name can be trusted where nobody else could have
+ * taken it; see subject.h.
  */
-#define SELECTS_PATHS(list)						\
-__noinline int list##_path(struct subject *subject, bool below)	\
-{									\
-	return subject ? select_path(list, subject, below) : -1;	\
+struct subject {
+	u32 uid;
+	bool trusted;
+	struct comparison name;
+};
+
+/* The first selector of a list that names the process by its user or its name, -1: none. */
+static __always_inline int first_process(const volatile struct selector list[MAX_SELECTORS],
+					 struct subject *subject, bool forgeable)
+{
+	int i;
+
+	bpf_for(i, 0, MAX_SELECTORS) {
+		const volatile struct selector *selector = &list[bounded(i, MAX_SELECTORS)];
+		bool user = selector->low <= subject->uid && subject->uid <= selector->high;
+
+		if (!selector->kind)
+			break;
+		if (selector->kind == SELECT_UID && user)
+			return i;
+		if (selector->kind != SELECT_NAME)
+			continue;
+		if (!forgeable && !(user && (subject->uid || subject->trusted)))
+			continue;
+		if (glob_matches(selector, 0, 0, &subject->name))
+			return i;
+	}
+	return -1;
 }
 
-/* LIST_process(): whether a list names the process of that user and of the name in `subject`. */
-#define SELECTS_PROCESSES(list)						\
-__noinline bool list##_process(struct subject *subject, u32 uid)	\
+/*
+ * LIST_process(): the first selector of a list that names a process. A name that spares
+ * counts only for the users that the selector gives it to; where it only harms, for all.
+ */
+#define SELECTS_PROCESSES(list, forgeable)				\
+__noinline int list##_process(struct subject *subject)			\
 {									\
-	return subject && select_process(list, subject, uid);		\
+	return subject ? first_process(list, subject, forgeable) : -1;	\
 }
 
 #endif /* BPF_OOM_SELECT_H */

@@ -4,9 +4,10 @@
  * again in the running kernel by CO-RE. Add a field when a policy needs it.
  *
  *   cgroup, kernfs_node, cgroup_subsys_state         select.h
- *   task_struct, signal_struct, cred, mm_struct,
- *   css_set, oom_control, mem_cgroup                 oom.h
- *   page_counter                                     over_request, pressure_and_swap
+ *   task_struct, signal_struct, cred, css_set,
+ *   pid, file, path, dentry, inode                   subject.h
+ *   mm_struct, mem_cgroup, page_counter              memory.h
+ *   oom_control                                      oom.h
  *   bpf_psi, psi_trigger, bpf_psi_event              psi.h, abi.h
  */
 #ifndef BPF_OOM_TYPES_H
@@ -43,15 +44,18 @@ typedef u32 __wsum;
 #define ENODEV			19
 #define OOM_SCORE_ADJ_MIN	(-1000)
 #define PF_KTHREAD		0x00200000	/* task_struct.flags */
+#define S_ISUID			04000		/* inode.i_mode */
 #define CSS_ONLINE		0x2		/* cgroup_subsys_state.flags */
 #define CSS_TASK_ITER_PROCS	0x1		/* one task per process */
-#define BPF_CGROUP_ITER_DESCENDANTS_POST 3	/* linux/bpf.h */
+#define BPF_TASK_ITER_ALL_PROCS	0
+#define BPF_TASK_ITER_PROC_THREADS 2
+#define BPF_CGROUP_ITER_DESCENDANTS_PRE 2	/* linux/bpf.h */
 #define BPF_MAP_TYPE_HASH	1
 #define BPF_MAP_TYPE_ARRAY	2
 #define BPF_MAP_TYPE_LRU_HASH	9
 #define BPF_ANY			0
-#define PAGE_SIZE		4096ULL
 #define S64_MIN			((s64)(1ULL << 63))
+#define S64_MAX			((s64)~(1ULL << 63))
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -64,20 +68,24 @@ struct cgroup_subsys_state {
 	int nr_descendants;	/* online ones only */
 };
 
+/* Whose a directory is; there is none while it is root's. */
+struct kernfs_iattrs {
+	struct {
+		u32 val;
+	} ia_uid;
+};
+
 struct kernfs_node {
 	u64 id;
 	const char *name;
-	struct kernfs_node *parent;
-};
-
-/* Since Linux 6.15 under RCU, and called so. */
-struct kernfs_node___rcu {
-	struct kernfs_node *__parent;
+	struct kernfs_iattrs *iattr;
 };
 
 struct cgroup {
 	struct cgroup_subsys_state self;
 	struct kernfs_node *kn;
+	int level;	/* of the root: 0 */
+	struct cgroup *ancestors[];	/* by level, itself the last */
 };
 
 struct page_counter {	/* pages */
@@ -98,14 +106,42 @@ struct mem_cgroup {
 
 struct signal_struct {
 	short oom_score_adj;
+	bool oom_flag_origin;	/* swapoff, KSM: whatever comes back, it asked for */
+	int nr_threads;
 };
 
 /* Per CPU, brought together in batches: `count` is what has been brought. */
 struct percpu_counter {
 	s64 count;
+	s32 *counters;
+};
+
+struct inode {
+	u16 i_mode;
+};
+
+struct qstr {
+	const unsigned char *name;
+};
+
+struct dentry {
+	struct qstr d_name;
+};
+
+struct path {
+	struct dentry *dentry;
+};
+
+struct file {
+	struct inode *f_inode;
+	struct path f_path;
 };
 
 struct mm_struct {
+	struct {
+		int counter;
+	} mm_users;
+	struct file *exe_file;
 	struct percpu_counter rss_stat[4];	/* pages */
 	struct {
 		s64 counter;
@@ -122,6 +158,10 @@ struct css_set {
 	struct cgroup *dfl_cgrp;
 };
 
+struct pid {
+	unsigned int level;	/* of its namespace, of the first one: 0 */
+};
+
 struct task_struct {
 	unsigned int flags;
 	int pid;
@@ -132,6 +172,8 @@ struct task_struct {
 	struct signal_struct *signal;
 	const struct cred *real_cred;
 	struct css_set *cgroups;
+	struct task_struct *real_parent;
+	struct pid *thread_pid;
 };
 
 struct oom_control {
@@ -155,6 +197,8 @@ struct bpf_psi_event {
 /* The number is taken from the running kernel. */
 enum node_stat_item {
 	NR_FILE_PAGES = 1,
+	NR_SHMEM,
+	NR_SWAPCACHE,
 };
 
 /* Indices of mm_struct.rss_stat. */
@@ -175,6 +219,10 @@ struct bpf_iter_num {
 };
 
 struct bpf_iter_css {
+	u64 opaque[3];
+};
+
+struct bpf_iter_task {
 	u64 opaque[3];
 };
 

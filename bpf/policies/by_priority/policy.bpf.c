@@ -15,29 +15,11 @@ const volatile u32 default_priority = 500;
 
 #define HIGHEST	1000
 
-/* The priority of a cgroup that was seen before; its path never changes. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 2048);
-	__type(key, u64);
-	__type(value, u32);
-} known SEC(".maps");
-
 static u32 priority_of(struct mem_cgroup *memcg)
 {
-	u64 id = css_cgroup_id(&memcg->css);
-	u32 priority = default_priority, *before;
-	int at = -1;
+	int place = first_path(priorities, priorities_path(memcg_cgroup(memcg)));
 
-	before = bpf_map_lookup_elem(&known, &id);
-	if (before)
-		return *before;
-	if (path_of(&subject, node_of(memcg->css.cgroup)))
-		at = priorities_path(&subject, true);
-	if (at >= 0)
-		priority = priorities[at & (MAX_SELECTORS - 1)].weight;
-	bpf_map_update_elem(&known, &id, &priority, BPF_ANY);
-	return priority;
+	return place >= 0 ? priorities[bounded(place, MAX_SELECTORS)].weight : default_priority;
 }
 
 static s64 rank(struct mem_cgroup *memcg, u64 usage)

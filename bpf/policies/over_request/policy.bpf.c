@@ -3,13 +3,12 @@
  * over_request: who uses the most above what it asked for dies, as the kubelet ranks. What
  * a cgroup asked for is memory.min or memory.low, whichever is more.
  */
+#define RANKS_WITHIN_USAGE 1
 #include <bpf_oom/rank_cgroups.h>
 
 static s64 rank(struct mem_cgroup *memcg, u64 usage)
 {
-	u64 min = memcg->memory.min, low = memcg->memory.low;
-
-	return (s64)usage - (s64)((min > low ? min : low) * PAGE_SIZE);
+	return (s64)usage - (s64)memcg_request(memcg);
 }
 
 OOM_POLICY(over_request);

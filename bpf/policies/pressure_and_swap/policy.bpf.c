@@ -25,7 +25,7 @@ static bool judge(struct mem_cgroup *memcg, struct decision *decision)
 	}
 	if (free < 0)
 		free = 0;
-	decision->free_swap = free * PAGE_SIZE;
+	decision->free_swap = free * page_size;
 	return free * 100 <= total * free_swap_percent;
 }
 

@@ -4,7 +4,7 @@
 
 static s64 rank(struct task_struct *task, u64 usage)
 {
-	s64 swapped = BPF_CORE_READ(task, mm, rss_stat[MM_SWAPENTS].count);
+	s64 swapped = process_swapped();
 
 	return swapped > 0 ? swapped : RANK_SKIP;
 }

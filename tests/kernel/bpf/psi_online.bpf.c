@@ -43,21 +43,13 @@ PSI_INIT_SEC int PSI_INIT(psi_online_init)
 
 static bool ours(u64 id)
 {
-	struct kernfs_node *parent;
-	struct kernfs_node___rcu *rcu;
 	struct cgroup *cgrp;
-	u64 found = 0;
+	u64 found;
 
 	cgrp = bpf_cgroup_from_id(id);
 	if (!cgrp)
 		return false;
-	rcu = (void *)cgrp->kn;
-	if (bpf_core_field_exists(rcu->__parent))
-		parent = BPF_CORE_READ(rcu, __parent);
-	else
-		parent = BPF_CORE_READ(cgrp, kn, parent);
-	if (parent)
-		found = BPF_CORE_READ(parent, id);
+	found = BPF_CORE_READ(cgrp, self.parent, cgroup, kn, id);
 	bpf_cgroup_release(cgrp);
 	return found == parent_id;
 }

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -307,10 +308,10 @@ int hog_main(int argc, char **argv)
 	snprintf(adj, sizeof(adj), "%s", argv[3]);
 	if (!write_file("/proc/self/oom_score_adj", adj))
 		return 1;
-	if (*argv[4] == '1') {
+	if (*argv[4] != '0') {
 		char name[64];
 
-		snprintf(name, sizeof(name), "/tmp/hog-%d", getpid());
+		snprintf(name, sizeof(name), "%s/hog-%d", *argv[4] == '2' ? DISK : "/tmp", getpid());
 		/* Whichever end the kernel begins to close at, the pipe comes before the file. */
 		if (*argv[6] && open(argv[6], O_RDWR | O_CLOEXEC) < 0)
 			return 1;
@@ -335,10 +336,20 @@ int hog_main(int argc, char **argv)
 			return 1;
 		for (at = 0; at < bytes; at += 4096)
 			memory[at] = 1;
+		/* Or it would be given back before the OOM. */
+		if (*argv[4] == '2' && mlock(memory, bytes))
+			return 1;
 		if (write(1, "f", 1) != 1)
 			return 1;
 	}
 	return 0;
+}
+
+void disk_mount(void)
+{
+	mkdir(DISK, 0755);
+	require(!mount("/dev/vda", DISK, "ext4", 0, NULL) || errno == EBUSY, "the disk can be mounted", "%s",
+		strerror(errno));
 }
 
 static bool read_done(struct hog *hog, char wanted)
@@ -362,12 +373,14 @@ void hog_start(struct hog *hog)
 		require(!mkfifo(hog->pipe, 0600), "a named pipe can be made", "%s: %s", hog->pipe,
 			strerror(errno));
 	}
+	if (hog->disk)
+		disk_mount();
 	/* exec: a small process without our BPF links and read-only data. */
 	hog->pid = fork();
 	if (!hog->pid) {
 		dup2(order[0], 0);
 		dup2(done[1], 1);
-		execl("/proc/self/exe", "hog", "hog", hog->name, adj, hog->file ? "1" : "0",
+		execl("/proc/self/exe", "hog", "hog", hog->name, adj, hog->disk ? "2" : hog->file ? "1" : "0",
 		      hog->dirs ?: "", hog->pipe ?: "", NULL);
 		_exit(1);
 	}
@@ -844,7 +857,7 @@ struct policy policy_open(const char *object, const char *name)
 }
 
 /* Where a global variable lies in .rodata, .bss or .data.*, whose maps libbpf has mapped. */
-static void *variable_at(struct policy *policy, const char *variable, size_t *size)
+static void *variable_of(struct policy *policy, const char *variable, size_t *size)
 {
 	const struct btf *btf = bpf_object__btf(policy->object);
 	struct bpf_map *map;
@@ -872,9 +885,16 @@ static void *variable_at(struct policy *policy, const char *variable, size_t *si
 			return (char *)bpf_map__initial_value(map, &map_size) + var->offset;
 		}
 	}
-	require(false, "a BPF object has a variable", "%s is not in %s", variable,
-		bpf_object__name(policy->object));
 	return NULL;
+}
+
+static void *variable_at(struct policy *policy, const char *variable, size_t *size)
+{
+	void *at = variable_of(policy, variable, size);
+
+	require(at, "a BPF object has a variable", "%s is not in %s", variable,
+		bpf_object__name(policy->object));
+	return at;
 }
 
 void policy_set(struct policy *policy, const char *variable, const void *value, size_t size)
@@ -900,6 +920,7 @@ void policy_select_weight(struct policy *policy, const char *list, const char *t
 {
 	struct selector *selector;
 	size_t size;
+	char *user;
 
 	selector = variable_at(policy, list, &size);
 	while (size && selector->kind)
@@ -911,10 +932,22 @@ void policy_select_weight(struct policy *policy, const char *list, const char *t
 		selector->high = selector->low;
 		return;
 	}
-	selector->kind = text[0] == '/' ? SELECT_CGROUP : SELECT_NAME;
-	if (selector->kind == SELECT_NAME)
-		text += strlen("name:");
-	strncpy(selector->glob, strcmp(text, "/") ? text : "", sizeof(selector->glob) - 1);
+	selector->kind = text[0] == '/' ? SELECT_CGROUP : text[0] == 'o' ? SELECT_OWN : SELECT_NAME;
+	if (selector->kind == SELECT_OWN)
+		text += strlen("own:");
+	if (selector->kind != SELECT_NAME) {
+		strncpy(selector->glob, strcmp(text, "/") ? text : "", sizeof(selector->glob) - 1);
+		for (int i = 0; selector->glob[i]; i++)
+			if (selector->glob[i] == '/')
+				selector->part[selector->nr_parts++] = i + 1;
+		return;
+	}
+	strncpy(selector->glob, text + strlen("name:"), sizeof(selector->glob) - 1);
+	user = strchr(selector->glob, '@');
+	if (user && sscanf(user, "@%u", &selector->low) == 1) {
+		selector->high = selector->low;
+		*user = 0;
+	}
 }
 
 void policy_select(struct policy *policy, const char *list, const char *text)
@@ -973,10 +1006,39 @@ uint64_t policy_u64(struct policy *policy, const char *variable)
 	return *(volatile uint64_t *)policy_data(policy, variable);
 }
 
+/* As the loader does it; memory.h has the order. Once, before the scenarios begin. */
+static uint64_t kernel_numbers[7];
+
+void kernel_numbers_find(void)
+{
+	static const char * const names[] = {
+		"_totalram_pages", "total_swap_pages", "nr_swap_pages", "__per_cpu_offset", "nr_cpu_ids",
+		"percpu_counter_batch", "sysctl_bpf_oom_budget_ms",
+	};
+	FILE *file = fopen("/proc/kallsyms", "r");
+	char line[600], name[512];
+	unsigned long long address;
+
+	_Static_assert(ARRAY_SIZE(names) == ARRAY_SIZE(kernel_numbers), "one address each");
+	while (file && fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "%llx %*c %511s", &address, name) != 2)
+			continue;
+		for (unsigned int i = 0; i < ARRAY_SIZE(names); i++)
+			if (!strcmp(name, names[i]))
+				kernel_numbers[i] = address;
+	}
+	if (file)
+		fclose(file);
+}
+
 void policy_load(struct policy *policy)
 {
+	size_t room;
+	void *numbers = variable_of(policy, "kernel_numbers", &room);
 	int err;
 
+	if (numbers)
+		memcpy(numbers, kernel_numbers, sizeof(kernel_numbers));
 	libbpf_log_start();
 	err = bpf_object__load(policy->object);
 	if (err)	/* the whole of it, on the console */

@@ -42,6 +42,8 @@ extern const struct scenario tree_scenarios[];
 extern const struct scenario storm_scenarios[];
 extern const struct scenario module_scenarios[];
 extern const struct scenario bench_scenarios[];
+extern const struct scenario victim_scenarios[];
+int actor_main(int argc, char **argv);
 
 /* Checks: `what` reads as a statement, expected and actual go into the report. */
 #define __printf(a, b)	__attribute__((format(printf, a, b)))
@@ -101,6 +103,7 @@ struct hog {
 	const char *cgroup;
 	int adj;
 	bool file;		/* fill tmpfs instead of anonymous memory */
+	bool disk;		/* fill page cache of a file on a disk, and lock it */
 	const char *pipe;	/* made, and open around that file, so closed before it */
 	const char *dirs;	/* an order is a number of directories to make there */
 	pid_t pid;
@@ -109,6 +112,9 @@ struct hog {
 	int status;
 };
 
+#define DISK	"/disk"
+
+void disk_mount(void);		/* the machine's disk there, unless it is */
 void hog_start(struct hog *hog);
 void hog_order(struct hog *hog, uint64_t bytes);	/* and do not wait */
 bool hog_fill(struct hog *hog, uint64_t bytes);		/* false when it died or hangs */
@@ -169,6 +175,7 @@ void policy_select(struct policy *policy, const char *list, const char *text);
 void policy_select_weight(struct policy *policy, const char *list, const char *text, int weight);
 /* A word each: "knob=number" (min_usage in MiB), "list+selector", "list+selector=weight"; NULL ends. */
 void policy_settings(struct policy *policy, const char * const *words);
+void kernel_numbers_find(void);
 void policy_load(struct policy *policy);
 int policy_try_attach(struct policy *policy);
 void policy_attach(struct policy *policy);

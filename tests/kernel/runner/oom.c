@@ -135,10 +135,10 @@ static void largest_leaf_kills_all_tasks(void)
 	check_int("kills counted by the policy", 3, policy_u64(&policy, "nr_kills"));
 }
 
-/* A leaf with one -1000 task is spared as a whole, though it is the largest. */
-static void largest_leaf_spares_protected_leaf(void)
+/* With shelter: cgroup, the seed's rule, a leaf with one -1000 task is spared as a whole. */
+static void shelter_cgroup_spares_the_leaf(void)
 {
-	struct policy policy = policy_start("largest_leaf", "largest_leaf");
+	struct policy policy = policy_open("largest_leaf", "largest_leaf");
 	struct hog hogs[] = {
 		{ .name = "big", .cgroup = "t/mixed" },
 		{ .name = "protected", .cgroup = "t/mixed", .adj = -1000 },
@@ -146,6 +146,9 @@ static void largest_leaf_spares_protected_leaf(void)
 	};
 	static const int mib[] = { 25, 2, 12, 16 };
 
+	policy_set_u32(&policy, "shelter", 1);
+	policy_load(&policy);
+	policy_attach(&policy);
 	cg_make("t/mixed", false);
 	cg_make("t/small", false);
 	cg_make("t/grower", false);
@@ -179,12 +182,12 @@ static void largest_leaf_counts_plain_subcgroups(void)
 	check_int("kills counted by the policy", 1, policy_u64(&policy, "nr_kills"));
 }
 
-/* Page cache does not make a leaf large, unless count_file says so. */
+/* Page cache of files does not make a leaf large, unless count_file says so. */
 static void page_cache(bool count_file)
 {
 	struct policy policy = policy_open("largest_leaf", "largest_leaf");
 	struct hog hogs[] = {
-		{ .name = "cached", .cgroup = "t/cached", .file = true },
+		{ .name = "cached", .cgroup = "t/cached", .disk = true },
 		{ .name = "anon", .cgroup = "t/anon" }, { .name = "grower", .cgroup = "t/grower" },
 	};
 	static const int mib[] = { 24, 14, 20 };
@@ -301,7 +304,7 @@ const struct scenario oom_scenarios[] = {
 	{ "oom_seed", "common", oom_seed },
 	{ "oom_seed_without_policy", "common", oom_seed_without_policy },
 	{ "largest_leaf_kills_all_tasks", "common", largest_leaf_kills_all_tasks },
-	{ "largest_leaf_spares_protected_leaf", "common", largest_leaf_spares_protected_leaf },
+	{ "shelter_cgroup_spares_the_leaf", "common", shelter_cgroup_spares_the_leaf },
 	{ "largest_leaf_counts_plain_subcgroups", "common", largest_leaf_counts_plain_subcgroups },
 	{ "largest_leaf_ignores_page_cache", "common", largest_leaf_ignores_page_cache },
 	{ "largest_leaf_count_file", "common", largest_leaf_count_file },

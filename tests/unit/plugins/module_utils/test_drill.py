@@ -66,7 +66,7 @@ def one(**changes: Any) -> list[dict[str, Any]]:
         ({"parent": "relative"}, "is not absolute"),
         ({"parent": "/a/../b"}, "component '..'"),
         ({"parent": "/a*"}, "is a glob"),
-        ({"parent": "/a\nb"}, "control character"),
+        ({"parent": "/a\nb"}, "newline or a zero byte"),
         ({"processes": one(name="../x")}, "can be no process"),
         ({"processes": one(name="cgroup.procs")}, "can be no process"),
         ({"processes": one(name="x" * 16)}, "can be no process"),
@@ -106,6 +106,9 @@ def test_a_drill_that_cannot_be(changes: dict[str, Any], says: str) -> None:
         ("/a\\x2db", "/a\\x2db", False, True),
         ("/a?", "/a\n", False, True),
         ("/??", "/\u00e9", False, True),
+        ("/?", "/\u00e9", False, False),
+        ("/a?", "/a\udcff", False, True),
+        ("/a/*", "/a", True, False),
     ],
 )
 def test_scopes_are_read_as_the_policies_read_them(glob: str, path: str, below: bool, expected: bool) -> None:

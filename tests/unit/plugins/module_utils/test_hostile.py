@@ -107,7 +107,8 @@ def test_selectors(value: Any) -> None:
     except BpfOomError as error:
         one_sentence(error)
         return
-    assert kind in ("cgroup", "name", "uid") and 0 <= low <= high < 2**32 and len(glob.encode()) < 256
+    assert kind in ("cgroup", "own", "name", "uid") and 0 <= low <= high < 2**32
+    assert len(glob.encode("utf-8", "surrogateescape")) < 256
 
 
 @many

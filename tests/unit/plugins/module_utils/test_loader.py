@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -128,3 +129,28 @@ def test_who_replaces_a_policy_is_told_what_begins_anew(tmp_path: Path, monkeypa
         outcome = engine.apply(engine.survey(), wish, {})
     assert told in outcome.warnings
     assert outcome.policies["leaf"]["drift"] == []
+
+
+def test_numbers_of_the_kernel_are_found_by_their_names(tmp_path: Path) -> None:
+    symbols = tmp_path / "kallsyms"
+    symbols.write_text(
+        "ffffffff82a00000 D nr_swap_pages\n"
+        "ffffffff82a00010 d nr_swap_pages_of_another\n"
+        "ffffffffc0a00020 d sysctl_bpf_oom_budget_ms\t[bpf_oom]\n"
+        "ffffffff82a00030 B _totalram_pages\n"
+    )
+    found = struct.unpack("=7Q", _loader._kernel_numbers(str(symbols)))
+    assert found == (0xFFFFFFFF82A00030, 0, 0xFFFFFFFF82A00000, 0, 0, 0, 0xFFFFFFFFC0A00020)
+
+
+def test_a_kernel_that_hides_its_addresses_is_no_hindrance(tmp_path: Path) -> None:
+    assert _loader._kernel_numbers(str(tmp_path / "missing")) == bytes(56)
+
+
+def test_the_policies_have_as_many_numbers_as_the_loader_writes() -> None:
+    header = (Path(__file__).parents[4] / "bpf/include/bpf_oom/memory.h").read_text()
+    enum = header[header.index("enum kernel_number {") : header.index("NR_KERNEL_NUMBERS,")]
+    names = [line.split(",")[0].strip() for line in enum.splitlines()[1:] if "," in line]
+    assert len(names) == len(_loader.KERNEL_NUMBERS)
+    said = [line.partition("/*")[2] for line in enum.splitlines()[1:] if "," in line]
+    assert all(symbol in line for symbol, line in zip(_loader.KERNEL_NUMBERS, said, strict=True))

@@ -9,6 +9,7 @@ import pytest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._params import (
     SELECTORS_SIZE,
+    as_bytes,
     check_glob,
     check_name,
     check_selector,
@@ -24,8 +25,8 @@ SPECS = {
     "delta": {"type": "s32", "default": -1},
     "level": {"type": "choice", "choices": {"some": 0, "full": 1}, "default": "full"},
     "scope": {"type": "selectors", "default": []},
-    "protect": {"type": "selectors", "of": ["cgroup", "name", "uid"], "default": ["/init.scope", "name:sshd"]},
-    "prefer": {"type": "selectors", "of": ["cgroup", "name", "uid"], "default": []},
+    "protect": {"type": "selectors", "of": ["cgroup", "own", "name", "uid"], "default": ["/init.scope", "name:sshd"]},
+    "prefer": {"type": "selectors", "of": ["cgroup", "own", "name", "uid"], "default": []},
     "priorities": {"type": "weights", "range": [0, 1000], "default": {}},
     "low": {"type": "u32", "default": 1},
     "high": {"type": "u32", "default": 2},
@@ -54,6 +55,13 @@ CONSTRAINTS = [["protect", "shares nothing with", "prefer"], ["low", "<=", "high
         ("scope", ["/system.slice/system-a\\x2db@*.slice"], ["/system.slice/system-a\\x2db@*.slice"]),
         ("scope", ["/a b/ü?"], ["/a b/ü?"]),
         ("protect", ["name:my:d*", "uid:0", "uid:1000-1999", "/a"], ["name:my:d*", "uid:0", "uid:1000-1999", "/a"]),
+        (
+            "protect",
+            ["own:/a", "own:/", "name:db@26", "name:db@1000-1999"],
+            ["own:/a", "own:/", "name:db@26", "name:db@1000-1999"],
+        ),
+        ("protect", ["/a/memory.hog", "/a/tab\there", "/a/\udcff"], ["/a/memory.hog", "/a/tab\there", "/a/\udcff"]),
+        ("scope", ["/a" * 32], ["/a" * 32]),
         ("priorities", {"/a": 0, "/b/*": "1000"}, {"/a": 0, "/b/*": 1000}),
     ],
 )
@@ -88,6 +96,10 @@ def test_taken(name: str, given: Any, value: Any) -> None:
         ({"protect": ["uid:-1"]}, "names no users"),
         ({"protect": ["uid:5-4"]}, "names no users"),
         ({"protect": ["uid:4294967295"]}, "names no users"),
+        ({"protect": ["own:a"]}, "not absolute"),
+        ({"protect": ["own:"]}, "not absolute"),
+        ({"protect": ["name:db@5-4"]}, "names no users; give name:GLOB for the names of root's processes"),
+        ({"scope": ["own:/a"]}, "'own:/a' is a selector of kind own, which has no meaning here"),
         ({"prefer": ["name:sshd"]}, "'name:sshd' is both in 'protect' and in 'prefer'"),
         ({"priorities": ["/a"]}, "dictionary of globs and numbers"),
         ({"priorities": {"/a": -1}}, "from 0 to 1000"),
@@ -113,9 +125,9 @@ def test_refused(given: dict[str, Any], says: str) -> None:
         ("/a/./b", r"component '\.'"),
         ("/a//b", "component ''"),
         ("/a/", "component ''"),
-        ("/a\nb", "control character"),
-        ("/a\0b", "control character"),
-        ("/a\x1b[2J", "control character"),
+        ("/a\nb", "newline or a zero byte"),
+        ("/a\0b", "newline or a zero byte"),
+        ("/a" * 33, "more than 32 levels"),
         ("/" + "x" * 255, "longer than 255 bytes"),
         ("/" + "ü" * 128, "longer than 255 bytes"),
         ("/a/memory.max", "file of the cgroup interface"),
@@ -142,20 +154,31 @@ def test_impossible_cgroup(path: str, says: str) -> None:
         ("[ab]", "[ab]", True),
         ("a\\x2db", "a\\x2db", True),
         ("a.b", "axb", False),
+        ("caf?", "caf\u00e9", False),
+        ("caf??", "caf\u00e9", True),
+        ("caf?", "caf\udcff", True),
+        ("a?", "a\n", True),
     ],
 )
 def test_globs_stand_for_what_they_say(glob: str, text: str, matches: bool) -> None:
-    assert bool(glob_pattern(glob).match(text)) is matches
+    assert bool(glob_pattern(glob).match(as_bytes(text))) is matches
 
 
 def test_selectors_as_the_policies_read_them() -> None:
-    raw = selectors_bytes({"type": "selectors", "value": ["/", "/a/*", "name:d*", "uid:0", "uid:7-9"]})
-    assert len(raw) == SELECTORS_SIZE == 32 * 272
-    assert raw[:17] == b"\1" + bytes(16)
-    assert raw[272:293] == b"\1" + bytes(15) + b"/a/*\0"
-    assert raw[3 * 272 : 3 * 272 + 16] == b"\3" + bytes(15)
-    assert raw[4 * 272 : 4 * 272 + 12] == b"\3\0\0\0\7\0\0\0\x09\0\0\0"
-    assert show_selectors(raw) == "/, /a/*, name:d*, uid:0, uid:7-9"
+    values = ["/", "/a/*", "name:d*", "uid:0", "uid:7-9", "own:/b", "name:x@26"]
+    raw = selectors_bytes({"type": "selectors", "value": values})
+    size = 308
+    assert len(raw) == SELECTORS_SIZE == 32 * size
+    rows = [raw[at : at + size] for at in range(0, len(raw), size)]
+    assert rows[0] == b"\1" + bytes(size - 1)
+    # Kind, users, weight, how many names, where each begins, and the glob.
+    assert rows[1] == b"\1" + bytes(15) + b"\2\0\0\0\1\3" + bytes(30) + b"/a/*" + bytes(252)
+    assert rows[2][:20] == b"\2" + bytes(19) and rows[2][52:55] == b"d*\0"
+    assert rows[3] == b"\3" + bytes(size - 1)
+    assert rows[4][:12] == b"\3\0\0\0\7\0\0\0\x09\0\0\0"
+    assert rows[5][:22] == b"\4" + bytes(15) + b"\1\0\0\0\1\0"
+    assert rows[6][:12] == b"\2\0\0\0\x1a\0\0\0\x1a\0\0\0"
+    assert show_selectors(raw) == ", ".join(values)
     assert show_selectors(bytes(SELECTORS_SIZE)) == "nobody"
 
 
@@ -164,9 +187,9 @@ def test_of_weights_the_longest_glob_comes_first() -> None:
     assert show_selectors(raw) == "/a/b*=7, /a=5, /c=1000"
 
 
-@pytest.mark.parametrize("text", ["/a", "name:x", "uid:3", "uid:0-4294967294"])
+@pytest.mark.parametrize("text", ["/a", "name:x", "name:x@0-4294967294", "uid:3", "uid:0-4294967294", "own:/a"])
 def test_a_selector_is_taken(text: str) -> None:
-    assert check_selector(text)[0] in ("cgroup", "name", "uid")
+    assert check_selector(text)[0] in ("cgroup", "own", "name", "uid")
 
 
 def test_defaults_are_filled_in() -> None:
