@@ -30,7 +30,19 @@ CLANGS = ("clang-19", "clang-16", "clang")
 #: A machine that says nothing for so long hangs; a scenario that sees no progress ends sooner.
 SILENT_SECONDS = 180
 #: The boots of the tests, with their memory in MiB. A global OOM comes sooner in a small machine.
-BOOTS = {"common": 512, "global": 256, "panic": 256, "balloon": 256, "policies": 512, "trees": 512, "storm": 384, "module": 512}
+BOOTS = {
+    "common": 512,
+    "global": 256,
+    "panic": 256,
+    "balloon": 256,
+    "policies": 512,
+    "victims": 1024,
+    "hidden": 4096,
+    "swapoff": 256,
+    "trees": 512,
+    "storm": 384,
+    "module": 512,
+}
 #: What the host takes from the machine of that boot, and gives back in an OOM.
 BALLOON_MIB = 64
 #: Random trees of a run; more with BPF_OOM_TREES.

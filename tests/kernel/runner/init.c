@@ -19,8 +19,8 @@
 
 static const struct scenario * const all[] = {
 	oom_scenarios, chain_scenarios, rule_scenarios, fault_scenarios, psi_scenarios,
-	global_scenarios, policy_scenarios, tree_scenarios, storm_scenarios, module_scenarios,
-	bench_scenarios,
+	global_scenarios, policy_scenarios, victim_scenarios, tree_scenarios, storm_scenarios,
+	module_scenarios, bench_scenarios,
 };
 
 static void put(const char *path, const char *value)
@@ -96,6 +96,7 @@ static void prepare(void)
 	}
 	say_build_id();
 	load_modules();
+	kernel_numbers_find();
 	put("/proc/sys/kernel/printk_devkmsg", "on\n");
 	put("/proc/sys/kernel/hung_task_timeout_secs", "30");
 	put("/proc/sys/vm/overcommit_memory", "1");
@@ -124,6 +125,8 @@ int main(int argc, char **argv)
 
 	if (argc > 1 && !strcmp(argv[1], "hog"))
 		return hog_main(argc, argv);
+	if (argc > 1 && !strcmp(argv[1], "act"))
+		return actor_main(argc, argv);
 	if (argc > 1 && !strcmp(argv[1], "spawn"))
 		return spawner_main(argc, argv);
 	if (argc > 1 && !strcmp(argv[1], "--list")) {
