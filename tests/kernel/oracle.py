@@ -63,19 +63,22 @@ class Settings:
     """What a policy was given; `words` is how the runner is told."""
 
     protect: list[str] = field(default_factory=list)
+    protect_extra: list[str] = field(default_factory=list)
     avoid: list[str] = field(default_factory=list)
     prefer: list[str] = field(default_factory=list)
     priorities: dict[str, int] = field(default_factory=dict)
     victim: str = "cgroup"
+    shelter: str = "process"
     adj_weight: int = 0
     min_usage: int = 0
 
     def words(self) -> list[str]:
-        words = [f"{name}+{text}" for name in ("protect", "avoid", "prefer") for text in getattr(self, name)]
+        words = [f"{name}+{text}" for name in ("protect", "protect_extra", "avoid", "prefer") for text in getattr(self, name)]
         words += [
             f"priorities+{glob}={number}" for glob, number in sorted(self.priorities.items(), key=lambda item: -len(item[0]))
         ]
         words.append(f"victim={('process', 'cgroup', 'oom_group').index(self.victim)}")
+        words.append(f"shelter={('process', 'cgroup').index(self.shelter)}")
         return [*words, f"adj_weight={self.adj_weight}", f"min_usage={self.min_usage}"]
 
 
@@ -86,15 +89,24 @@ def stands_for(glob: str, path: str) -> bool:
 
 
 def named(selectors: list[str], process: Process) -> bool:
-    return any(text.startswith("name:") and fnmatch.fnmatchcase(process.name, text[5:]) for text in selectors)
+    """By names of root's processes, which all of these are; those of other users are written with an @."""
+    globs = [text[5:] for text in selectors if text.startswith("name:") and "@" not in text]
+    return any(fnmatch.fnmatchcase(process.name, glob) for glob in globs)
 
 
 def covered(selectors: list[str], path: str) -> bool:
     return any(text.startswith("/") and stands_for(text, path) for text in selectors)
 
 
+def owned(selectors: list[str], path: str) -> bool:
+    """Whether own:GLOB stands for the cgroup itself."""
+    globs = [text[4:] for text in selectors if text.startswith("own:")]
+    return any(stands_for(glob, path) and glob.count("/") == path.count("/") for glob in globs)
+
+
 def protected(process: Process, settings: Settings) -> bool:
-    return named(settings.protect, process) or covered(settings.protect, process.cgroup)
+    lists = (settings.protect, settings.protect_extra)
+    return any(named(each, process) or covered(each, process.cgroup) or owned(each, process.cgroup) for each in lists)
 
 
 def spared(process: Process, settings: Settings) -> bool:
@@ -112,11 +124,19 @@ def adj_score(tree: Tree, settings: Settings, adj: int) -> float:
     return tree.total / 1000 * adj * settings.adj_weight / 100
 
 
-def single(tree: Tree, settings: Settings, process: Process) -> bool:
-    """Whether one process may die. The kernel takes its memory.oom.group along, but for those with -1000."""
-    group = tree.group_of(process.cgroup)
-    others = [each for each in tree.inside(group) if each.adj != -1000] if group else []
-    return not spared(process, settings) and not any(protected(each, settings) for each in others)
+def bytes_of(processes: list[Process]) -> float:
+    return sum(each.mib + OVERHEAD_MIB for each in processes)
+
+
+def group_may_die(tree: Tree, settings: Settings, path: str) -> bool:
+    """The kernel kills a memory.oom.group as one, all but those with -1000: so nobody in it may be protected."""
+    group = tree.group_of(path)
+    return not group or not any(protected(each, settings) for each in tree.inside(group) if each.adj != -1000)
+
+
+def sheltered(tree: Tree, settings: Settings, path: str) -> bool:
+    """With shelter: cgroup one who may not die shelters the leaf cgroup, or the group that is ranked as one."""
+    return settings.shelter == "cgroup" and any(spared(each, settings) for each in tree.inside(path))
 
 
 @dataclass
@@ -132,18 +152,23 @@ ProcessRank = Callable[[Process], float]
 
 
 def of_cgroups(rank: CgroupRank) -> Callable[[Tree, Settings], list[Candidate]]:
+    """A cgroup counts with what its mortal processes would give back; what the others hold stays."""
+
     def candidates(tree: Tree, settings: Settings) -> list[Candidate]:
         units = set(tree.leaves())
         if settings.victim == "oom_group":
             units = {tree.group_of(path) or path for path in units}
         found = []
         for path in units:
-            inside = tree.inside(path)
-            usage = sum(each.mib + OVERHEAD_MIB for each in inside)
-            if not inside or usage < settings.min_usage or covered(settings.protect, path):
+            mortal = [each for each in tree.inside(path) if not spared(each, settings)]
+            freed = bytes_of(mortal)
+            if not mortal or freed < settings.min_usage or sheltered(tree, settings, path):
                 continue
-            score = rank(tree, settings, path, usage) + adj_score(tree, settings, min(each.adj for each in inside))
-            found.append(Candidate(tier(settings, path), score, path))
+            if not group_may_die(tree, settings, path):
+                continue
+            score = rank(tree, settings, path, freed) + adj_score(tree, settings, min(each.adj for each in mortal))
+            process = None if settings.victim == "cgroup" else max(mortal, key=lambda each: each.mib)
+            found.append(Candidate(tier(settings, path), score, path, process))
         return found
 
     return candidates
@@ -154,7 +179,10 @@ def of_processes(rank: ProcessRank) -> Callable[[Tree, Settings], list[Candidate
         return [
             Candidate(tier(settings, each.cgroup, each), rank(each) + adj_score(tree, settings, each.adj), each.cgroup, each)
             for each in tree.processes
-            if not spared(each, settings) and each.mib + OVERHEAD_MIB >= settings.min_usage
+            if not spared(each, settings)
+            and each.mib + OVERHEAD_MIB >= settings.min_usage
+            and group_may_die(tree, settings, each.cgroup)
+            and not (settings.victim == "cgroup" and sheltered(tree, settings, each.cgroup))
         ]
 
     return candidates
@@ -175,33 +203,27 @@ POLICIES: dict[str, Callable[[Tree, Settings], list[Candidate]]] = {
 }
 
 
-def may_die(tree: Tree, settings: Settings, candidate: Candidate) -> Process | str | None:
-    """The process or the cgroup that dies for a candidate; None: it cannot."""
-    if settings.victim == "cgroup":
-        inside = [each for each in tree.processes if each.cgroup == candidate.path]
-        return None if any(spared(each, settings) for each in inside) else candidate.path
-    process = candidate.process
-    if process is None:
-        killable = [each for each in tree.inside(candidate.path) if not spared(each, settings)]
-        process = max(killable, key=lambda each: each.mib, default=None)
-    return process if process is not None and single(tree, settings, process) else None
+#: Those that rank cgroups, of which the largest process dies where only one does.
+CGROUP_POLICIES = [POLICIES[name] for name in ("largest_leaf", "over_request", "by_priority")]
 
 
 def choice(policy: str, tree: Tree, settings: Settings) -> tuple[str, str] | None:
     """Cgroup and process ('' for all) that the policy must choose; ('-', '') is nobody, None: too close to say."""
     ranked = sorted(POLICIES[policy](tree, settings), key=lambda each: (-each.tier, -each.score))
-    for at, candidate in enumerate(ranked):
-        victim = may_die(tree, settings, candidate)
-        # Only those matter that could die in its place.
-        rivals = [each for each in ranked[at + 1 :] if each.tier == candidate.tier and may_die(tree, settings, each) is not None]
-        if victim is None:
-            continue
-        # oom_score_adj from -1000 to 1000 weighs up to twice the total.
-        clear = CLEAR_MIB + 2 * TOTAL_MIB * settings.adj_weight / 100
-        if rivals and candidate.score - rivals[0].score < clear:
-            return None
-        return candidate.path, victim.name if isinstance(victim, Process) else ""
-    return "-", ""
+    if not ranked:
+        return "-", ""
+    best = ranked[0]
+    # oom_score_adj from -1000 to 1000 weighs up to twice the total.
+    clear = CLEAR_MIB + 2 * TOTAL_MIB * settings.adj_weight / 100
+    if len(ranked) > 1 and ranked[1].tier == best.tier and best.score - ranked[1].score < clear:
+        return None
+    if best.process is None:
+        return best.path, ""
+    rivals = [each for each in tree.inside(best.path) if each is not best.process and not spared(each, settings)]
+    of_cgroup = POLICIES[policy] in CGROUP_POLICIES
+    if of_cgroup and any(best.process.mib - each.mib < CLEAR_MIB for each in rivals):
+        return None
+    return best.path, best.process.name
 
 
 def random_tree(rng: random.Random) -> Tree:
@@ -243,8 +265,11 @@ def random_settings(rng: random.Random, tree: Tree, policy: str) -> Settings:
         return paths()
 
     settings = Settings(victim=rng.choice(("process", "cgroup", "oom_group")))
-    if rng.random() < 0.5:
-        settings.protect = rng.choice((paths(), ["name:ssh*"], ["name:srv?", *paths()]))
+    settings.shelter = rng.choice(("process", "process", "process", "cgroup"))
+    if rng.random() < 0.6:
+        settings.protect = rng.choice((paths(), ["name:ssh*"], ["name:srv?", *paths()], [f"own:{paths()[0]}"], ["name:ssh*@1-9"]))
+    if rng.random() < 0.2:
+        settings.protect_extra = rng.choice((paths(), ["name:job*"], [f"own:{paths()[0]}"]))
     if rng.random() < 0.3:
         settings.avoid = selectors()
     if rng.random() < 0.3:
@@ -264,13 +289,15 @@ def random_settings(rng: random.Random, tree: Tree, policy: str) -> Settings:
 
 def near_min_usage(tree: Tree, settings: Settings) -> bool:
     """Whether somebody's size is so near to min_usage that it may lie on either side."""
-    usages = [each.mib for each in tree.processes]
-    usages += [sum(each.mib for each in tree.inside(path)) for path in tree.cgroups]
-    return bool(settings.min_usage) and any(abs(usage + OVERHEAD_MIB - settings.min_usage) < CLEAR_MIB for usage in usages)
+    mortal = [each for each in tree.processes if not spared(each, settings)]
+    usages = [each.mib + OVERHEAD_MIB for each in mortal]
+    usages += [bytes_of([each for each in tree.inside(path) if each in mortal]) for path in tree.cgroups]
+    usages += [bytes_of(tree.inside(path)) for path in tree.cgroups]
+    return bool(settings.min_usage) and any(abs(usage - settings.min_usage) < CLEAR_MIB for usage in usages)
 
 
 def contradicts(settings: Settings) -> bool:
-    lists = (settings.protect, settings.avoid, settings.prefer)
+    lists = (settings.protect, settings.protect_extra, settings.avoid, settings.prefer)
     return any(set(one) & set(other) for at, one in enumerate(lists) for other in lists[at + 1 :])
 
 
