@@ -327,6 +327,15 @@ static __always_inline bool shares_mm(struct task_struct *task, u64 mm)
 	       BPF_CORE_READ(task, signal, nr_threads);
 }
 
+/*
+ * Whether it only borrows its parent's memory, until it runs a program of its own. The kernel
+ * does not let such a one be chosen: its parent stands for that memory.
+ */
+static __always_inline bool borrows_mm(struct task_struct *task, u64 mm)
+{
+	return BPF_CORE_READ(task, vfork_done) && (u64)BPF_CORE_READ(task, real_parent, mm) == mm;
+}
+
 /* The kernel kills all who share the address space of a victim. */
 static __always_inline bool is_sheltered(u64 mm)
 {
@@ -367,6 +376,8 @@ static __noinline u32 somebody_protected(struct mem_cgroup *memcg)
 		/* The kernel, too, leaves out who has -1000. */
 		if (SPARED_VERDICT(spared) == VERDICT_PROTECTED)
 			return spared;
+		if (!spared && is_sheltered(task_mm(task)))
+			return SPARED(VERDICT_SHARES, SPARED_BY_NONE);
 	}
 	return failed ? SPARED(VERDICT_PROTECTED, SPARED_BY_NONE) : 0;
 }
@@ -548,7 +559,7 @@ __noinline int look_at_special(struct task_struct *task __arg_trusted, u64 mm, b
 	seen.start_time = task->start_time;
 	seen.adj = task->signal->oom_score_adj;
 	seen.tier = TIER_ORIGIN;
-	return keep_best(&seen);
+	return comes_before(&choice.last, &seen) ? keep_best(&seen) : 0;
 }
 
 /*
@@ -583,7 +594,10 @@ static __always_inline void find_candidates(struct mem_cgroup *top)
 {
 	struct mem_cgroup *memcg __put(memcg) = NULL;
 
+	__builtin_memset(choice.skipped, 0, sizeof(choice.skipped));
 	choice.nr_considered = 0;
+	choice.nr_protected = 0;
+	choice.nr_unkillable = 0;
 	choice.nr_small = 0;
 	choice.nr_unseen = 0;
 	choice.hopeless_id = 0;

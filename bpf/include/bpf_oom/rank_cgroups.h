@@ -34,8 +34,8 @@ __noinline int look_at_process(struct task_struct *task __arg_trusted, u64 mm, u
 	struct candidate seen = {};
 	u32 spared;
 
-	/* It is dying already, or has nothing left. */
-	if (!mm || oom_victim(task))
+	/* It is dying already, or has nothing of its own. */
+	if (!mm || oom_victim(task) || borrows_mm(task, mm))
 		return 0;
 	spared = task_spared(task);
 	if (!spared && is_sheltered(mm))
@@ -68,8 +68,14 @@ static __noinline int look_at_processes(struct mem_cgroup *memcg)
 	struct task_struct *task;
 	bool failed = false;
 
-	for_each_process(task, memcg, failed)
+	for_each_process(task, memcg, failed) {
+		/* Whom it does not see it asks again before a kill. */
+		if (is_late() & 1) {
+			failed = true;
+			break;
+		}
 		look_at_process(task, task_mm(task), id);
+	}
 	if (failed)
 		unit.failed = true;
 	return 0;
@@ -183,16 +189,27 @@ static __always_inline u32 unit_spared(void)
 			return unit.spared;
 		return SPARED(unit.failed ? VERDICT_GONE : VERDICT_EMPTY, SPARED_BY_NONE);
 	}
-	return shelter == SHELTER_CGROUP && unit.nr_surviving ? unit.spared : 0;
+	if (shelter != SHELTER_CGROUP)
+		return 0;
+	/* Who was not seen may be one that shelters it. */
+	if (unit.failed)
+		return SPARED(VERDICT_PROTECTED, SPARED_BY_NONE);
+	return unit.nr_surviving ? unit.spared : 0;
 }
 
-/* What comes back when those die who may: not what the survivors hold. */
-static __always_inline u64 unit_bytes(u64 size)
+/*
+ * What comes back when those die who may: not what the survivors hold. Shared memory may be
+ * in a file that is open and nowhere mapped.
+ */
+static __always_inline u64 unit_bytes(struct mem_cgroup *memcg, u64 size)
 {
+	u64 most;
+
 	if (!unit.nr_surviving)
 		return size;
+	most = unit.mortal + memcg_shmem(memcg);
 	size = size > unit.surviving ? size - unit.surviving : 0;
-	return size < unit.mortal ? size : unit.mortal;
+	return size < most ? size : most;
 }
 
 /* Keep it if it is among the best with what its death would really give back. */
@@ -206,7 +223,7 @@ __noinline int settle(struct mem_cgroup *memcg __arg_trusted, u32 group_is_spare
 		skip(&seen, spared);
 		return 0;
 	}
-	seen.usage = unit_bytes(seen.usage);
+	seen.usage = unit_bytes(memcg, seen.usage);
 	seen.nr_survivors = unit.nr_surviving;
 	seen.adj = unit.lowest_adj;
 	if (!seen.usage || seen.usage < min_usage) {

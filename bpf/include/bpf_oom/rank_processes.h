@@ -48,7 +48,7 @@ __noinline bool consider(struct task_struct *task __arg_trusted, u64 mm, struct 
 {
 	u32 spared;
 
-	if (!seen || !mm || task->flags & PF_KTHREAD || oom_victim(task))
+	if (!seen || !mm || task->flags & PF_KTHREAD || oom_victim(task) || borrows_mm(task, mm))
 		return false;
 	seen->usage = mm_bytes_about(mm);
 	if (seen->usage + slack_bytes < min_usage) {

@@ -247,6 +247,7 @@ __noinline u64 list##_path(u64 cgroup)					\
 struct subject {
 	u32 uid;
 	bool trusted;
+	bool named_only;	/* no user id stands for it */
 	struct comparison name;
 };
 
@@ -262,7 +263,7 @@ static __always_inline int first_process(const volatile struct selector list[MAX
 
 		if (!selector->kind)
 			break;
-		if (selector->kind == SELECT_UID && user)
+		if (selector->kind == SELECT_UID && user && !subject->named_only)
 			return i;
 		if (selector->kind != SELECT_NAME)
 			continue;

@@ -41,6 +41,7 @@ static __always_inline void subject_of(struct subject *subject, struct task_stru
 {
 	struct file *program = BPF_CORE_READ(task, mm, exe_file);
 
+	subject->named_only = false;
 	subject->uid = task_uid(task);
 	subject->trusted = is_trusted(task);
 	/* A set-uid program that was run by a link has the name that the user gave the link. */
@@ -61,9 +62,12 @@ static __always_inline bool carries_login(struct subject *subject, struct task_s
 	struct task_struct *parent = BPF_CORE_READ(task, real_parent);
 	struct inode *program = BPF_CORE_READ(task, mm, exe_file, f_inode);
 
-	if (!program || program != BPF_CORE_READ(parent, mm, exe_file, f_inode) ||
+	/* Whose parent has ended is a child of init, whatever program that is. */
+	if (!program || BPF_CORE_READ(parent, tgid) == 1 ||
+	    program != BPF_CORE_READ(parent, mm, exe_file, f_inode) ||
 	    BPF_CORE_READ(program, i_mode) & S_ISUID)
 		return false;
+	subject->named_only = true;
 	subject->uid = task_uid(parent);
 	subject->trusted = is_trusted(parent);
 	bpf_probe_read_kernel_str(subject->name.text, sizeof(parent->comm), parent->comm);

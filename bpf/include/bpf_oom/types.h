@@ -158,6 +158,8 @@ struct css_set {
 	struct cgroup *dfl_cgrp;
 };
 
+struct completion;
+
 struct pid {
 	unsigned int level;	/* of its namespace, of the first one: 0 */
 };
@@ -173,6 +175,7 @@ struct task_struct {
 	const struct cred *real_cred;
 	struct css_set *cgroups;
 	struct task_struct *real_parent;
+	struct completion *vfork_done;	/* its parent waits there, and has lent its memory */
 	struct pid *thread_pid;
 };
 
