@@ -5,7 +5,8 @@
  * without a splat (pytest looks), nothing protected dies, every death is an OOM kill, and
  * no memcg is left over.
  *
- * The kernel command line says how many deaths it takes: storm=NUMBER.
+ * The kernel command line says how many deaths it takes: storm=NUMBER. It lasts until each
+ * change of policies was made at least once, however many deaths come while they load.
  */
 #include <sched.h>
 #include <stdio.h>
@@ -19,6 +20,7 @@
 #define STORM_DEATHS	400	/* unless the command line says another number */
 #define DEATHS_PER_STEP	20	/* at least; a long storm changes the policies as often as 240 times */
 #define STEPS		240
+#define ROUND		8	/* changes, after which they begin anew */
 #define POOLS		6
 #define FIRST_SQUEEZED	4	/* pools whose limit is lowered once they are full */
 /*
@@ -47,6 +49,14 @@ static void count_in(struct policy *policy, const char *counter, unsigned long l
 {
 	if (policy->object)
 		*sum += policy_u64(policy, counter);
+}
+
+static void count_watcher(struct policy *policy, unsigned long long *events, unsigned long long *watched)
+{
+	if (policy->object) {
+		*events += policy_u32(policy, "nr_events");
+		*watched += policy_u32(policy, "nr_watched");
+	}
 }
 
 /*
@@ -120,7 +130,7 @@ static void storm(void)
 		spawner_start(&spawners[i]);
 	}
 
-	while ((long long)deaths < wanted) {
+	while ((long long)deaths < wanted || step < ROUND) {
 		pause_ms(5);
 		for (deaths = 0, i = 0; i < POOLS; i++)
 			deaths += spawner_deaths(&spawners[i]);
@@ -132,7 +142,7 @@ static void storm(void)
 		keep_going();
 		if (deaths < step * per_step)
 			continue;
-		switch (step++ % 8) {
+		switch (step++ % ROUND) {
 		case 0:
 			chain[0] = policy_start("largest_leaf", "storm1");
 			break;
@@ -150,9 +160,8 @@ static void storm(void)
 			chain[0] = next;
 			break;
 		case 4:
-			next = watcher(names[step / 8 % POOLS]);
-			events += policy_u32(&psi, "nr_events");
-			watched += policy_u32(&psi, "nr_watched");
+			next = watcher(names[step / ROUND % POOLS]);
+			count_watcher(&psi, &events, &watched);
 			policy_unload(&psi);
 			psi = next;
 			break;
@@ -162,8 +171,7 @@ static void storm(void)
 			policy_unload(&chain[1]);
 			break;
 		case 7:
-			events += policy_u32(&psi, "nr_events");
-			watched += policy_u32(&psi, "nr_watched");
+			count_watcher(&psi, &events, &watched);
 			policy_unload(&psi);
 			break;
 		}
@@ -176,6 +184,7 @@ static void storm(void)
 		odd += spawner_odd(&spawners[i]);
 	}
 	count_in(&chain[0], "nr_kills", &kills);
+	count_watcher(&psi, &events, &watched);
 	for (i = 0; i < POOLS; i++)
 		check_alive(&protected[i]);
 	oom_kills = vmstat("oom_kill") - oom_kills;
@@ -184,11 +193,10 @@ static void storm(void)
 	/* Children that the spawners ended at the stop are deaths, too. */
 	check(oom_kills >= wanted && oom_kills <= (long long)deaths, "OOM kills", "the deaths, less those at the end",
 	      "%lld kills, %llu deaths", oom_kills, deaths);
-	if (wanted >= 8 * DEATHS_PER_STEP) {
-		check(kills > 0, "policies have a part in it", "1 kill or more", "%llu", kills);
-		check(watched > 0, "new cgroups were watched", "1 or more", "%llu", watched);
-		check(events > 0, "pressure events came", "1 or more", "%llu", events);
-	}
+	check(step >= ROUND, "changes of policies", "a round or more", "%d", step);
+	check(kills > 0, "policies have a part in it", "1 kill or more", "%llu", kills);
+	check(watched > 0, "new cgroups were watched", "1 or more", "%llu", watched);
+	check(events > 0, "pressure events came", "1 or more", "%llu", events);
 	if (chain[0].object)
 		policy_unload(&chain[0]);
 	if (chain[1].object)
