@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._manifest import digest
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._store.manifest import digest
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._transfer import TransferringAction
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._zipapp import build
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail, AnsibleError
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._manifest import bundle_digest
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._module import Built, inspect
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.errors import BpfOomError
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._kernel.module import Built, inspect
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._store.manifest import bundle_digest
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._kernel import (
     built_module,
     dkms_source,

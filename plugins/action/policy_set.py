@@ -6,8 +6,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._specs import SET_REQUIRED_IF, SET_SPEC
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.errors import BpfOomError
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.specs import SET_REQUIRED_IF, SET_SPEC
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._policies import Resolver
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._transfer import TransferringAction
 

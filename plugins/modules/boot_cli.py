@@ -63,8 +63,8 @@ digest:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._install import FACT, Installation
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.errors import BpfOomError
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._ops.install import FACT, Installation
 
 
 def main() -> None:

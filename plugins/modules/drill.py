@@ -163,8 +163,8 @@ cgroup:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._drill import run_drill
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.errors import BpfOomError
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._ops.drill import run_drill
 
 
 def main() -> None:

@@ -80,9 +80,9 @@ policies:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import Engine
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._foresee import foresee, objections
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.errors import BpfOomError
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine.engine import Engine
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._ops.foresee import foresee, objections
 
 
 def main() -> None:

@@ -113,11 +113,11 @@ gap_ms:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import Engine
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._foresee import warn_of_newest
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._module import Module
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._provide import Provision, describe
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.errors import BpfOomError
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine.engine import Engine
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._kernel.module import Module
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._ops.foresee import warn_of_newest
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._ops.provide import Provision, describe
 
 
 def main() -> None:

@@ -59,8 +59,8 @@ drift:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._sets import back_up
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.errors import BpfOomError
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._ops.sets import back_up
 
 
 def main() -> None:

@@ -215,9 +215,9 @@ libbpf:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import Engine
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._report import report
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.errors import BpfOomError
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine.engine import Engine
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._ops.report import report
 
 
 def main() -> None:

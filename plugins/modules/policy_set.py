@@ -156,9 +156,9 @@ details:
 import json
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._run import run
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._specs import SET_REQUIRED_IF, SET_SPEC
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.errors import BpfOomError
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.specs import SET_REQUIRED_IF, SET_SPEC
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine.run import run
 
 
 def main() -> None:

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ..module_utils._errors import BpfOomError
-from ..module_utils._paths import PROVEN
-from ..module_utils._signature import split
+from ..module_utils._common.errors import BpfOomError
+from ..module_utils._kernel.signature import split
+from ..module_utils._store.paths import PROVEN
 
 SOURCE = Path(__file__).resolve().parents[2] / "kernel"
 _RELEASE = re.compile(r"[0-9][0-9A-Za-z.+~_-]*")

@@ -15,11 +15,11 @@ from typing import Any
 import yaml
 from ansible.module_utils.common.yaml import yaml_load
 
-from ..module_utils._compiler import FLAGS, Toolchain, compile_bundle, find_tool, find_toolchain, input_digest
-from ..module_utils._errors import BpfOomError
-from ..module_utils._manifest import bundle_digest, digest
-from ..module_utils._params import check_name
-from ..module_utils._typed import check_metadata, type_params
+from ..module_utils._common.errors import BpfOomError
+from ..module_utils._common.params import check_name
+from ..module_utils._common.typed import check_metadata, type_params
+from ..module_utils._engine.compiler import FLAGS, Toolchain, compile_bundle, find_tool, find_toolchain, input_digest
+from ..module_utils._store.manifest import bundle_digest, digest
 
 # bpf/ of this very collection, wherever it is installed.
 LIBRARY = Path(__file__).resolve().parents[2] / "bpf"

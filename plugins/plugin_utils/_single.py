@@ -6,8 +6,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ..module_utils._errors import BpfOomError
-from ..module_utils._specs import SINGLE_REQUIRED, SINGLE_SPEC
+from ..module_utils._common.errors import BpfOomError
+from ..module_utils._common.specs import SINGLE_REQUIRED, SINGLE_SPEC
 from ._policies import Resolver
 from ._transfer import TransferringAction
 

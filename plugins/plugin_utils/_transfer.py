@@ -12,7 +12,7 @@ from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import lookup_loader
 
-from ..module_utils._errors import BpfOomError
+from ..module_utils._common.errors import BpfOomError
 from ._policies import TEMPLATE
 
 

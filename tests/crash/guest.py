@@ -47,15 +47,15 @@ BPF_STEPS = ("BPF_OBJ_PIN", "BPF_LINK_CREATE", "BPF_LINK_UPDATE", "BPF_LINK_DETA
 
 sys.path.insert(0, str(HERE / "new.pyz"))
 
-from bpf_oom import _cli  # type: ignore[import-not-found]  # noqa: E402
-from bpf_oom._drift import load_reasons  # type: ignore[import-not-found]  # noqa: E402
-from bpf_oom._engine import Engine  # type: ignore[import-not-found]  # noqa: E402
-from bpf_oom._install import Installation  # type: ignore[import-not-found]  # noqa: E402
-from bpf_oom._manifest import digest, sort_key  # type: ignore[import-not-found]  # noqa: E402
-from bpf_oom._paths import Paths  # type: ignore[import-not-found]  # noqa: E402
-from bpf_oom._reader import matching_cgroups  # type: ignore[import-not-found]  # noqa: E402
-from bpf_oom._report import boot_unit, report  # type: ignore[import-not-found]  # noqa: E402
-from bpf_oom._run import run  # type: ignore[import-not-found]  # noqa: E402
+from bpf_oom._engine.drift import load_reasons  # type: ignore[import-not-found]  # noqa: E402
+from bpf_oom._engine.engine import Engine  # type: ignore[import-not-found]  # noqa: E402
+from bpf_oom._engine.reader import matching_cgroups  # type: ignore[import-not-found]  # noqa: E402
+from bpf_oom._engine.run import run  # type: ignore[import-not-found]  # noqa: E402
+from bpf_oom._ops import cli  # type: ignore[import-not-found]  # noqa: E402
+from bpf_oom._ops.install import Installation  # type: ignore[import-not-found]  # noqa: E402
+from bpf_oom._ops.report import boot_unit, report  # type: ignore[import-not-found]  # noqa: E402
+from bpf_oom._store.manifest import digest, sort_key  # type: ignore[import-not-found]  # noqa: E402
+from bpf_oom._store.paths import Paths  # type: ignore[import-not-found]  # noqa: E402
 
 PATHS = Paths()
 REQUESTS: dict[str, Any] = {"nothing": {"state": "absent"}, **json.loads((HERE / "requests.json").read_text())}
@@ -103,7 +103,7 @@ def silently(work: Callable[[str], Any], name: str) -> Callable[[], None]:
 
 def boot() -> Any:
     """What the boot unit does."""
-    insist(_cli.main(["apply"]) == 0, "`bpf-oom apply` failed")
+    insist(cli.main(["apply"]) == 0, "`bpf-oom apply` failed")
     return {}
 
 

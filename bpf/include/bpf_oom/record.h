@@ -7,7 +7,7 @@
 #define MAX_PARTS	32	/* levels of one glob of paths */
 #define MAX_SELECTORS	32	/* of one parameter */
 
-/* The loader writes them, see _params.py; a list ends with SELECT_NONE. */
+/* The loader writes them, see params.py; a list ends with SELECT_NONE. */
 enum selector_kind {
 	SELECT_NONE,
 	SELECT_CGROUP,	/* a glob of cgroup paths: it and all below it */

@@ -14,7 +14,7 @@ from typing import Any
 
 sys.path.insert(0, "/usr/lib/linuxmm-bpf-oom/bpf-oom.pyz")
 
-from bpf_oom._engine import Engine, Wish  # type: ignore[import-not-found]
+from bpf_oom._engine.engine import Engine, Wish  # type: ignore[import-not-found]
 
 STATE = pathlib.Path("/var/lib/linuxmm-bpf-oom")
 PINS = pathlib.Path("/sys/fs/bpf/linuxmm_bpf_oom")

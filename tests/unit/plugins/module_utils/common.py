@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._manifest import Manifest, digest
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._store.manifest import Manifest, digest
 
 OBJECT = b"an object"
 

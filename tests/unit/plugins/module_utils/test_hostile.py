@@ -11,15 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._cli import main
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._decisions import lines, readable
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._drift import expected_rodata
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._drill import check_drill
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import Engine
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._kill_log import parse_totals
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._manifest import Manifest, parse
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._params import (
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.errors import BpfOomError
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.params import (
     SELECTORS_SIZE,
     check_glob,
     check_name,
@@ -27,12 +20,19 @@ from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._params import (
     covers,
     show_selectors,
 )
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._paths import Paths
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._report import report as everything
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._tracefs import mark, parse_format, records
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._typed import type_params
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._words import lines as parameter_lines
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._writer import Writer
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.typed import type_params
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.words import lines as parameter_lines
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine.drift import expected_rodata
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine.engine import Engine
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._kernel.tracefs import mark, parse_format, records
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._ops.cli import main
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._ops.decisions import lines, readable
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._ops.drill import check_drill
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._ops.kill_log import parse_totals
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._ops.report import report as everything
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._store.manifest import Manifest, parse
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._store.paths import Paths
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._store.writer import Writer
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._policies import LIBRARY, read_metadata
 from ansible_collections.linuxmm.bpf_oom.tests.unit.plugins.module_utils.common import manifest
 from hypothesis import HealthCheck, given, settings

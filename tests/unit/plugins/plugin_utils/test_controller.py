@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.errors import BpfOomError
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._kernel import proven
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._policies import (
     LIBRARY,
@@ -101,11 +101,11 @@ def test_the_command_is_the_same_bytes_and_runs(tmp_path: Path) -> None:
     assert archive == build()
     file = tmp_path / "bpf-oom.pyz"
     file.write_bytes(archive)
-    assert "bpf_oom/_cli.py" in zipfile.ZipFile(file).namelist()
+    assert "bpf_oom/_ops/cli.py" in zipfile.ZipFile(file).namelist()
     listed = [
         sys.executable,
         "-c",
-        "import sys; sys.path.insert(0, sys.argv[1]); from bpf_oom import _cli; print(_cli._proven())",
+        "import sys; sys.path.insert(0, sys.argv[1]); from bpf_oom._ops import cli; print(cli._proven())",
     ]
     found = subprocess.run([*listed, str(file)], capture_output=True, text=True, check=True, cwd=tmp_path).stdout
     assert found.strip() == str(proven())

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._errors import BpfOomError
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._signature import MAGIC, split
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.errors import BpfOomError
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._kernel.signature import MAGIC, split
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils import _kernel
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._kernel import (
     SOURCE,

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._compiler import Toolchain, find_toolchain
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine.compiler import Toolchain, find_toolchain
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils import _policies
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._policies import known_toolchain
 
