@@ -14,6 +14,7 @@ from typing import Any
 
 sys.path.insert(0, "/usr/lib/linuxmm-bpf-oom/bpf-oom.pyz")
 
+from bpf_oom._engine.change import apply  # type: ignore[import-not-found]
 from bpf_oom._engine.engine import Engine, Wish  # type: ignore[import-not-found]
 
 STATE = pathlib.Path("/var/lib/linuxmm-bpf-oom")
@@ -30,7 +31,7 @@ def load(**wanted: Any) -> None:
     engine = Engine()
     survey = engine.survey()
     changed = {each.name: each for each in wanted.values()}
-    engine.apply(survey, Wish({**survey.stored.manifests, **changed}, set(changed), set(), load_only=True), {})
+    apply(engine, survey, Wish({**survey.stored.manifests, **changed}, set(changed), set(), load_only=True), {})
 
 
 def with_param(manifest: Any, name: str, **changes: Any) -> Any:

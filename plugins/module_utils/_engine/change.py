@@ -16,10 +16,32 @@ from .._store.manifest import Manifest
 from .._store.paths import Paths
 from .._store.writer import Writer
 from . import loader
+from .describe import describe
 from .drift import Loaded, load_reasons, scope_now
-from .engine import Cgroups, Engine, Outcome, Plan, Survey, Wish
+from .engine import Blocked, Cgroups, Engine, Outcome, Plan, Survey, Wish, complete_wish
 from .inactive import some
 from .reader import new_pins, without_pressure
+
+
+def apply(engine: Engine, survey: Survey, wish: Wish, blocked: Blocked, tolerant: bool = False) -> Outcome:
+    """Make it so, all or nothing. `tolerant` is for the boot: one broken policy does not stop the others."""
+    plan, host, outcome = engine.prepare(survey, wish, blocked, tolerant)
+    if plan.changes:
+        failed, warnings = change(engine, survey, wish, plan, host.cgroups, tolerant)
+        outcome.failed.update(failed)
+        outcome.warnings += warnings
+    outcome.policies = describe(engine, engine.survey())
+    return outcome
+
+
+def bring_back(engine: Engine, survey: Survey) -> Outcome:
+    """Load what is persisted, as a boot does: one broken policy does not keep the others away."""
+    wish = complete_wish(survey, survey.stored.manifests.values(), set(), exclusive=True)
+    blocked = engine.blocked(survey, {name: each.kind for name, each in wish.manifests.items()}, check=False)
+    wish.load_only = True
+    # What cannot be read cannot say that it is no longer wanted.
+    wish.drop = set() if survey.stored.problem else wish.drop - set(survey.stored.broken)
+    return apply(engine, survey, wish, blocked, tolerant=True)
 
 
 def change(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The engine behind every module and the boot CLI: survey a host, plan a change, have it made by change.
+"""The engine behind every module and the boot CLI: survey a host, plan a change, foretell it; change makes it.
 
 A change never leaves a gap and is never half: what is new is loaded beside the old and read back from the
 kernel; then the persisted set is switched by one rename; only then the old pins are dropped. When anything
@@ -209,13 +209,12 @@ class Engine:
                 found[name] = problems
         return found
 
-    def apply(self, survey: Survey, wish: Wish, blocked: Blocked, check: bool = False, tolerant: bool = False) -> Outcome:
-        """Make it so, all or nothing. `tolerant` is for the boot: one broken policy does not stop the others."""
+    def prepare(self, survey: Survey, wish: Wish, blocked: Blocked, tolerant: bool = False) -> tuple[Plan, Host, Outcome]:
+        """What the wish comes to here, before anything is done. The outcome lacks the policies as they will be then."""
         if not tolerant:
             reader.refuse_files(self.paths, wish.manifests.values())
         host = Host(self.paths, wish.manifests.values())
-        cgroups = host.cgroups
-        plan = self.plan(survey, wish, cgroups, {name: str(together(problems)) for name, problems in blocked.items()})
+        plan = self.plan(survey, wish, host.cgroups, {name: str(together(problems)) for name, problems in blocked.items()})
         warnings = []
         for manifest in sorted(wish.manifests.values(), key=sort_key):
             if manifest.name not in wish.managed or manifest.name in blocked:
@@ -229,22 +228,16 @@ class Engine:
             for name in sorted(wish.managed)
             for sentence in reader.unmatched(self.paths, wish.manifests[name])
         ]
-        if check and survey.capability.libbpf is None and wish.managed:
-            warnings.append(f"Nothing could be compared with the kernel: {self.lib_error}")
         diff, drift = self.diff(survey, wish, plan), self._differences(survey, wish, plan)
-        failed: dict[str, str] = {}
-        if check:
-            policies = self._predict(survey, wish, plan, host)
-        else:
-            # A look does without them, and a module's sources are compiled at each run.
-            from .._ops import report
-            from . import change
+        return plan, host, Outcome(plan.changes, diff, {}, warnings, dict(plan.held_back), drift)
 
-            if plan.changes:
-                failed, anew = change.change(self, survey, wish, plan, cgroups, tolerant)
-                warnings += anew
-            policies = report.describe(self, self.survey())
-        return Outcome(plan.changes, diff, policies, warnings, {**plan.held_back, **failed}, drift)
+    def foretell(self, survey: Survey, wish: Wish, blocked: Blocked) -> Outcome:
+        """What change.apply() would do and leave; nothing is changed, and neither loader nor writer is needed."""
+        plan, host, outcome = self.prepare(survey, wish, blocked)
+        if survey.capability.libbpf is None and wish.managed:
+            outcome.warnings.append(f"Nothing could be compared with the kernel: {self.lib_error}")
+        outcome.policies = self._predict(survey, wish, plan, host)
+        return outcome
 
     @contextmanager
     def locked(self, check: bool) -> Iterator[None]:
@@ -369,13 +362,3 @@ def complete_wish(survey: Survey, wanted: Iterable[Manifest], absent: set[str], 
     others = {} if exclusive else {name: each for name, each in survey.stored.manifests.items() if name not in absent}
     drop = {*survey.loaded, *survey.stray} - set(managed) if exclusive else set(absent)
     return Wish({**others, **managed}, set(managed), drop)
-
-
-def bring_back(engine: Engine, survey: Survey) -> Outcome:
-    """Load what is persisted, as a boot does: one broken policy does not keep the others away."""
-    wish = complete_wish(survey, survey.stored.manifests.values(), set(), exclusive=True)
-    blocked = engine.blocked(survey, {name: each.kind for name, each in wish.manifests.items()}, check=False)
-    wish.load_only = True
-    # What cannot be read cannot say that it is no longer wanted.
-    wish.drop = set() if survey.stored.problem else wish.drop - set(survey.stored.broken)
-    return engine.apply(survey, wish, blocked, tolerant=True)

@@ -40,7 +40,7 @@ def run(request: Request, check: bool, engine: Engine | None = None) -> dict[str
             if request["on_incapable"] == "fail":
                 raise why
             if request["on_incapable"] == "skip":
-                from .._ops.report import describe
+                from .describe import describe
 
                 outcome = Outcome(False, {"before": "", "after": ""}, describe(engine, survey), [])
                 outcome.warnings.append(f"Nothing was done on this host: {why}")
@@ -57,7 +57,12 @@ def run(request: Request, check: bool, engine: Engine | None = None) -> dict[str
         wish = complete_wish(survey, manifests, set(request["absent"]), request["exclusive"])
         wish.objects.update(needs.objects)
         wish.alone = request.get("foreign") == "remove"
-        outcome = engine.apply(survey, wish, blocked, check)
+        if check:
+            outcome = engine.foretell(survey, wish, blocked)
+        else:
+            from .change import apply
+
+            outcome = apply(engine, survey, wish, blocked)
         outcome.warnings += warnings + needs.warnings
         return result(outcome, capability)
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from .._common.errors import BpfOomError
 from .._common.words import line
-from .._engine.change import unload_all
-from .._engine.engine import Engine, bring_back
+from .._engine.change import bring_back, unload_all
+from .._engine.engine import Engine
 from .._kernel.module import Module
 from .._store.paths import MODULE, OFF_WORD, PROVEN, TRIAL_UNIT, Paths
 from .decisions import lines

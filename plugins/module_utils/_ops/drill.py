@@ -22,6 +22,7 @@ from typing import Any
 
 from .._common.errors import BpfOomError, from_errno
 from .._common.params import check_glob, covers
+from .._engine.describe import describe
 from .._engine.drift import scope_globs
 from .._engine.engine import Engine, Survey
 from .._kernel.tracefs import Mark
@@ -29,7 +30,6 @@ from .._store.manifest import Manifest, sort_key
 from .._store.paths import Paths
 from .kill_log import NOBODY, UNKNOWN, Kill, join, read_readable, undecided
 from .records import Record
-from .report import describe
 from .witness import Witness, die_with_parent, open_witness
 
 NAME = "bpf-oom-drill"

@@ -12,8 +12,8 @@ from dataclasses import asdict
 from typing import Any
 
 from .._common.errors import BpfOomError, from_errno
-from .._engine.change import unload_all
-from .._engine.engine import Engine, bring_back
+from .._engine.change import bring_back, unload_all
+from .._engine.engine import Engine
 from .._kernel import dkms as dkms_tool
 from .._kernel.core import LARGEST, has_interface, unpack_module
 from .._kernel.dkms import Dkms

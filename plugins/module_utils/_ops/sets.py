@@ -7,6 +7,7 @@ from typing import Any
 
 from .._common.errors import BpfOomError
 from .._common.params import check_name
+from .._engine.change import apply
 from .._engine.engine import Engine, Outcome, complete_wish
 from .._engine.run import result
 from .._store.writer import Writer
@@ -36,7 +37,7 @@ def restore(engine: Engine, name: str, check: bool = False) -> Outcome:
     survey = engine.survey()
     wish = complete_wish(survey, kept.manifests.values(), set(), exclusive=True)
     blocked = engine.blocked(survey, {each.name: each.kind for each in kept.manifests.values()}, check)
-    return engine.apply(survey, wish, blocked, check)
+    return engine.foretell(survey, wish, blocked) if check else apply(engine, survey, wish, blocked)
 
 
 def forget(engine: Engine, name: str, check: bool = False) -> bool:

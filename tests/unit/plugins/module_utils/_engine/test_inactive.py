@@ -334,7 +334,8 @@ def test_a_play_warns_of_each_reason(engine: Engine, check: bool) -> None:
     files(Path(engine.paths.root), {"proc/sys/vm/panic_on_oom": "2\n", "sys/fs/cgroup/t/a/cgroup.pressure": "0\n"})
     stored = engine.store.read_set().manifests
     with engine.locked(check):
-        outcome = engine.apply(engine.survey(), Wish(stored, set(stored), set()), {}, check)
+        survey, wish = engine.survey(), Wish(stored, set(stored), set())
+        outcome = engine.foretell(survey, wish, {}) if check else change.apply(engine, survey, wish, {})
     assert [warning.split(", ")[0] for warning in outcome.warnings] == [
         "Policy 'leaf' is not active: vm.panic_on_oom is 2",
         "Policy 'pressure' is not active: vm.panic_on_oom is 2",

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.errors import BpfOomError
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import loader
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine.change import apply
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine.compiler import compile_bundle, find_toolchain
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine.drift import Loaded, expected_rodata
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine.engine import Engine, Wish
@@ -126,7 +127,7 @@ def test_who_replaces_a_policy_is_told_what_begins_anew(tmp_path: Path, monkeypa
     monkeypatch.setattr(engine, "read", lambda name, new=False: Loaded(name, 1, 9, "bpf_oom_ops", name, expected_rodata(wanted)))
     with engine.locked(check=False):
         wish = Wish({"leaf": wanted}, {"leaf"}, set(), {wanted.inputs: OBJECT})
-        outcome = engine.apply(engine.survey(), wish, {})
+        outcome = apply(engine, engine.survey(), wish, {})
     assert told in outcome.warnings
     assert outcome.policies["leaf"]["drift"] == []
 
