@@ -64,7 +64,8 @@ digest:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.errors import BpfOomError
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._ops.install import FACT, Installation
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._ops.install import Installation
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._store.paths import FACT
 
 
 def main() -> None:

@@ -1,26 +1,50 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The boot CLI as one file: the host side's own modules, packed the same way everywhere."""
+"""The boot CLI as one file: those of the host side's own modules that it needs, packed the same way everywhere."""
 
 from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..module_utils._store.paths import PROVEN
 from ._kernel import SOURCE
 
 _MODULE_UTILS = Path(__file__).resolve().parents[1] / "module_utils"
+#: The command's sources, by their rooms: all that it imports and nothing else, since its digest is compared on every host.
+SOURCES: Mapping[str, Sequence[str]] = {
+    "_common": ("errors", "params", "text", "words"),
+    "_store": ("manifest", "paths", "store", "writer"),
+    "_kernel": (
+        "bypass",
+        "capability",
+        "core",
+        "dkms",
+        "interface",
+        "kmsg",
+        "libbpf",
+        "module",
+        "object",
+        "signature",
+        "tracefs",
+    ),
+    "_engine": ("change", "describe", "drift", "engine", "inactive", "loader", "reader"),
+    "_ops": ("cli", "decisions", "foresee", "kill_log", "provide", "records", "report", "standing"),
+}
 # Isolated: neither the environment nor a user's site-packages reach into root's boot.
 _SHEBANG = b"#!/usr/bin/python3 -I\n"
 _MAIN = b"# SPDX-License-Identifier: GPL-3.0-or-later\nimport sys\n\nfrom bpf_oom._ops.cli import main\n\nsys.exit(main())\n"
 
 
-def build() -> bytes:
-    """Same sources, same bytes: sorted, stored, with one date."""
-    members = {"__main__.py": _MAIN, "bpf_oom/__init__.py": b""}
-    for path in _MODULE_UTILS.glob("_[a-z]*/*.py"):
-        members[f"bpf_oom/{path.relative_to(_MODULE_UTILS)}"] = path.read_bytes()
+def build(sources: Mapping[str, Sequence[str]] | None = None) -> bytes:
+    """Of the command's sources, unless others are given. Same sources, same bytes: sorted, stored, with one date."""
+    sources = SOURCES if sources is None else sources
+    # What the rooms say of themselves is for who reads the tree.
+    members = {"__main__.py": _MAIN, "bpf_oom/__init__.py": b"", **{f"bpf_oom/{room}/__init__.py": b"" for room in sources}}
+    for room, names in sources.items():
+        for name in names:
+            members[f"bpf_oom/{room}/{name}.py"] = (_MODULE_UTILS / room / f"{name}.py").read_bytes()
     # Beside the one who reads it.
     members[f"bpf_oom/_ops/{PROVEN}"] = (SOURCE / "module" / PROVEN).read_bytes()
     buffer = io.BytesIO()

@@ -45,7 +45,7 @@ CALLS = (
 #: What of bpf() outlives the process; what it only holds open goes with it, and the rest only asks.
 BPF_STEPS = ("BPF_OBJ_PIN", "BPF_LINK_CREATE", "BPF_LINK_UPDATE", "BPF_LINK_DETACH", "BPF_RAW_TRACEPOINT_OPEN")
 
-sys.path.insert(0, str(HERE / "new.pyz"))
+sys.path.insert(0, str(HERE / "modules.zip"))
 
 from bpf_oom._engine.drift import load_reasons  # type: ignore[import-not-found]  # noqa: E402
 from bpf_oom._engine.engine import Engine  # type: ignore[import-not-found]  # noqa: E402

@@ -20,9 +20,8 @@ from .._common.words import line
 from .._engine.change import bring_back, unload_all
 from .._engine.engine import Engine
 from .._kernel.module import Module
-from .._store.paths import MODULE, OFF_WORD, PROVEN, TRIAL_UNIT, Paths
+from .._store.paths import FACT, MODULE, OFF_WORD, PROVEN, TRIAL_UNIT, Paths
 from .decisions import lines
-from .install import FACT
 from .kill_log import KillLog, forget
 from .report import report as everything
 

@@ -10,11 +10,10 @@ from typing import Any
 
 from .._common.errors import BpfOomError, from_errno
 from .._store.manifest import digest
+from .._store.paths import FACT
 from .._store.writer import write_atomic
 
 _MODE = 0o755
-#: A name that ends so is a fact: Ansible runs it and reads JSON.
-FACT = ".fact"
 
 
 class Installation:

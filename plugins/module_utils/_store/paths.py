@@ -15,6 +15,8 @@ TRIAL_UNIT = "bpf-oom-trial.service"
 MODULE = "bpf_oom"
 #: In the command: the kernels on which the module was tried.
 PROVEN = "proven.json"
+#: A name that ends so is a fact: Ansible runs it and reads JSON.
+FACT = ".fact"
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.errors import BpfOomError
-from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._kernel import proven
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._policies import (
     LIBRARY,
     Resolver,
@@ -19,7 +15,6 @@ from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._policies import (
     read_bundle,
     read_metadata,
 )
-from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._zipapp import build
 
 
 @pytest.fixture
@@ -94,23 +89,6 @@ def test_a_source_that_does_not_compile(resolver: Resolver, tmp_path: Path) -> N
     with pytest.raises(BpfOomError, match=r"own\.bpf\.c does not compile: own\.bpf\.c:1:1: error: ") as caught:
         resolver.request({"a": {"src": "own.bpf.c", "kind": "oom"}})
     assert caught.value.details
-
-
-def test_the_command_is_the_same_bytes_and_runs(tmp_path: Path) -> None:
-    archive = build()
-    assert archive == build()
-    file = tmp_path / "bpf-oom.pyz"
-    file.write_bytes(archive)
-    assert "bpf_oom/_ops/cli.py" in zipfile.ZipFile(file).namelist()
-    listed = [
-        sys.executable,
-        "-c",
-        "import sys; sys.path.insert(0, sys.argv[1]); from bpf_oom._ops import cli; print(cli._proven())",
-    ]
-    found = subprocess.run([*listed, str(file)], capture_output=True, text=True, check=True, cwd=tmp_path).stdout
-    assert found.strip() == str(proven())
-    done = subprocess.run([sys.executable, "-I", str(file), "--help"], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert "apply" in done.stdout
 
 
 def test_a_skeleton_brings_its_parameters_and_the_policy_changes_their_defaults() -> None:
