@@ -113,10 +113,13 @@ def spared(process: Process, settings: Settings) -> bool:
     return process.adj == -1000 or protected(process, settings)
 
 
-def tier(settings: Settings, path: str, process: Process | None = None) -> int:
+def tier(settings: Settings, path: str, freed: float, process: Process | None = None) -> int:
+    """Who would give back less than min_usage comes after all others."""
     def listed(selectors: list[str]) -> bool:
         return covered(selectors, path) or (process is not None and named(selectors, process))
 
+    if freed < settings.min_usage:
+        return -3
     return 1 if listed(settings.prefer) else -1 if listed(settings.avoid) else 0
 
 
@@ -162,13 +165,13 @@ def of_cgroups(rank: CgroupRank) -> Callable[[Tree, Settings], list[Candidate]]:
         for path in units:
             mortal = [each for each in tree.inside(path) if not spared(each, settings)]
             freed = bytes_of(mortal)
-            if not mortal or freed < settings.min_usage or sheltered(tree, settings, path):
+            if not mortal or sheltered(tree, settings, path):
                 continue
             if not group_may_die(tree, settings, path):
                 continue
             score = rank(tree, settings, path, freed) + adj_score(tree, settings, min(each.adj for each in mortal))
             process = None if settings.victim == "cgroup" else max(mortal, key=lambda each: each.mib)
-            found.append(Candidate(tier(settings, path), score, path, process))
+            found.append(Candidate(tier(settings, path, freed), score, path, process))
         return found
 
     return candidates
@@ -177,10 +180,14 @@ def of_cgroups(rank: CgroupRank) -> Callable[[Tree, Settings], list[Candidate]]:
 def of_processes(rank: ProcessRank) -> Callable[[Tree, Settings], list[Candidate]]:
     def candidates(tree: Tree, settings: Settings) -> list[Candidate]:
         return [
-            Candidate(tier(settings, each.cgroup, each), rank(each) + adj_score(tree, settings, each.adj), each.cgroup, each)
+            Candidate(
+                tier(settings, each.cgroup, each.mib + OVERHEAD_MIB, each),
+                rank(each) + adj_score(tree, settings, each.adj),
+                each.cgroup,
+                each,
+            )
             for each in tree.processes
             if not spared(each, settings)
-            and each.mib + OVERHEAD_MIB >= settings.min_usage
             and group_may_die(tree, settings, each.cgroup)
             and not (settings.victim == "cgroup" and sheltered(tree, settings, each.cgroup))
         ]

@@ -34,6 +34,7 @@ const volatile u64 kernel_numbers[NR_KERNEL_NUMBERS];
  */
 static u64 total_bytes;		/* what there is: memory and swap, less where a limit is lower */
 static u64 slack_bytes;		/* how far the counters of an address space may be off */
+static u64 stat_slack_bytes;	/* the same of a memcg's statistics, after a flush */
 static bool swap_is_short;	/* less than a tenth of it is free */
 
 static __always_inline s64 kernel_s64(enum kernel_number number, s64 otherwise)
@@ -87,6 +88,7 @@ __noinline int survey(struct mem_cgroup *top __arg_trusted)
 	swap_is_short = free <= 0 || free * 10 < swap;
 	/* Three counters, of each of which every CPU may keep a batch to itself. */
 	slack_bytes = 3ULL * cpus * kernel_s32(PERCPU_COUNTER_BATCH, 32) * page_size;
+	stat_slack_bytes = 64ULL * cpus * page_size;	/* MEMCG_CHARGE_BATCH */
 	return 0;
 }
 
@@ -119,21 +121,32 @@ static __always_inline s64 counter_pages(const struct percpu_counter *counter, b
 	return exact ? pages + pages_of_cpus(BPF_CORE_READ(counter, counters)) : pages;
 }
 
+/* What mm_bytes_exactly() saw last, in bytes. */
+static u64 mm_anon;
+static u64 mm_shmem;
+
 static __always_inline u64 mm_bytes(u64 address, bool exact)
 {
 	struct mm_struct *mm = (void *)address;
-	s64 pages;
+	s64 anon, shmem, swapped = 0;
 
+	mm_anon = 0;
+	mm_shmem = 0;
 	if (!mm)
 		return 0;
 	/* CO-RE knows constant indices only. */
-	pages = counter_pages(&mm->rss_stat[MM_ANONPAGES], exact) +
-		counter_pages(&mm->rss_stat[MM_SHMEMPAGES], exact);
+	anon = counter_pages(&mm->rss_stat[MM_ANONPAGES], exact);
+	shmem = counter_pages(&mm->rss_stat[MM_SHMEMPAGES], exact);
 	if (swap_is_short)
-		pages += counter_pages(&mm->rss_stat[MM_SWAPENTS], exact);
-	if (pages < 0)
-		pages = 0;
-	return pages * page_size + BPF_CORE_READ(mm, pgtables_bytes.counter);
+		swapped = counter_pages(&mm->rss_stat[MM_SWAPENTS], exact);
+	if (anon > 0)
+		mm_anon = anon * page_size;
+	if (shmem > 0)
+		mm_shmem = shmem * page_size;
+	if (swapped < 0)
+		swapped = 0;
+	return mm_anon + mm_shmem + swapped * page_size +
+	       BPF_CORE_READ(mm, pgtables_bytes.counter);
 }
 
 /* Bytes of an address space, 0 for none; slack_bytes says how far they may be off. */
@@ -148,10 +161,31 @@ __noinline u64 mm_bytes_exactly(u64 mm)
 	return mm_bytes(mm, true);
 }
 
+/* The memcg that a task's pages are charged to from now on, as an address. */
+static __always_inline u64 task_memcg(struct task_struct *task)
+{
+	void *sets = BPF_CORE_READ(task, cgroups);
+	u64 memcg = 0;
+
+	/* The css is the first member. */
+	bpf_probe_read_kernel(&memcg, sizeof(memcg),
+			      sets + bpf_core_field_offset(struct css_set, subsys) +
+			      sizeof(memcg) * bpf_core_enum_value(enum cgroup_subsys_id,
+								  memory_cgrp_id));
+	return memcg;
+}
+
 /* Bytes of shared memory and tmpfs that are charged to a memcg. */
 static __always_inline u64 memcg_shmem(struct mem_cgroup *memcg)
 {
 	return bpf_mem_cgroup_page_state(memcg, bpf_core_enum_value(enum node_stat_item, NR_SHMEM));
+}
+
+/* Bytes of anonymous memory that are charged to a memcg and mapped. */
+static __always_inline u64 memcg_anon(struct mem_cgroup *memcg)
+{
+	return bpf_mem_cgroup_page_state(memcg, bpf_core_enum_value(enum node_stat_item,
+								    NR_ANON_MAPPED));
 }
 
 /* Bytes of page cache of files, which the kernel takes without a kill. */

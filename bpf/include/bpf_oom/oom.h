@@ -72,8 +72,8 @@ const volatile u32 adj_weight;
 const volatile u32 cooldown_ms;
 
 /*
- * Who would give back less than this is left alone.
- * Unit: bytes. 0: any size will do.
+ * Who would give back less than this comes last of all. Never is an OOM left to the kernel
+ * for it. Unit: bytes. 0: any size will do.
  */
 const volatile u64 min_usage;
 
@@ -97,7 +97,10 @@ const char kill_message[64];
 /* Passes over all cgroups; more than one only where the kernel refused all of the best. */
 #define MAX_PASSES	64
 
-/* So long after a kill what tmpfs and shared memory the cgroup still has counts as kept. */
+/*
+ * So long after a kill the tmpfs that the cgroup had then, and that nobody in it maps now,
+ * counts as kept.
+ */
 #define KEPT_NS		60000000000ULL
 
 /* What the policy did in a cgroup. */
@@ -124,6 +127,37 @@ struct {
 	__type(value, u64);
 } sheltered SEC(".maps");
 
+/*
+ * Whom the kernel refused, with the number of the decision: a process by its pid, a cgroup
+ * as a whole by its id.
+ */
+#define PROCESS_KEY(pid)	(1ULL << 63 | (u32)(pid))
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, u64);
+	__type(value, u64);
+} refused SEC(".maps");
+
+/*
+ * A process whose first thread has ended is shown in the cgroup where that was then, even
+ * when its other threads have moved since. By the id of the memcg where they are now: the
+ * process with most memory, by a thread that lives.
+ */
+struct stray {
+	u64 number;	/* of the decision that found it */
+	u64 usage;
+	s32 pid;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, u64);
+	__type(value, struct stray);
+} strays SEC(".maps");
+
 /* Why somebody may not die: a verdict, and the place of the selector plus 1 above it. */
 #define SPARED(verdict, place)	((verdict) | ((u32)(place) + 1) << 8)
 #define SPARED_VERDICT(spared)	((spared) & 0xff)
@@ -133,14 +167,18 @@ struct {
 static struct choice {
 	struct candidate best[MAX_BEST];	/* who may die, best first */
 	struct candidate skipped[MAX_BEST];	/* the best of those who may not */
-	struct candidate last;		/* of those whom the kernel refused */
 	u64 number;			/* of the decision */
 	u64 top_id;
+	u64 root_id;
 	u64 deadline_ns;		/* 0: there is none */
+	u64 everybody_ns;		/* half of the time may go to look_at_everybody() */
 	u64 group_id;			/* memory.oom.group that was judged last */
 	u32 group_spared;
 	u32 hopeless_level;		/* a cgroup below which nobody is looked for, 0: none */
 	u64 hopeless_id;
+	u64 unowned;			/* bytes of anonymous memory that nobody has where they are charged */
+	u32 nr_refused;
+	u32 nr_strays;
 	u32 nr_considered;
 	u32 nr_protected;
 	u32 nr_unkillable;
@@ -149,6 +187,7 @@ static struct choice {
 	u32 nr_unseen;
 	bool tiers;			/* some are preferred or avoided */
 	bool late;
+	bool blind;			/* no time to find out who shares memory with whom */
 } choice;
 
 static struct subject subject;
@@ -190,6 +229,38 @@ __noinline int keep_best(struct candidate *given)
 	return 0;
 }
 
+/* For a candidate that is looked at again, and counts with more. */
+__noinline int forget(u64 cgroup_id)
+{
+	bool forgotten = false;
+	int i;
+
+	for (i = 0; i < MAX_BEST - 1; i++) {
+		if (choice.best[i].cgroup_id == cgroup_id)
+			forgotten = true;
+		if (forgotten)
+			choice.best[i] = choice.best[i + 1];
+	}
+	if (forgotten || choice.best[i].cgroup_id == cgroup_id)
+		choice.best[i].cgroup_id = 0;
+	return 0;
+}
+
+static __always_inline bool was_refused(u64 key)
+{
+	u64 *number = choice.nr_refused ? bpf_map_lookup_elem(&refused, &key) : NULL;
+
+	return number && *number == choice.number;
+}
+
+static __always_inline void note_refused(const struct candidate *candidate)
+{
+	u64 key = candidate->pid ? PROCESS_KEY(candidate->pid) : candidate->cgroup_id;
+
+	bpf_map_update_elem(&refused, &key, &choice.number, BPF_ANY);
+	choice.nr_refused++;
+}
+
 __noinline int keep_skipped(struct candidate *given)
 {
 	if (given)
@@ -215,7 +286,7 @@ static __always_inline void skip(struct candidate *candidate, u32 spared)
  */
 static __always_inline s64 rank_bound(void)
 {
-	if (choice.tiers || adj_weight || !choice.best[MAX_BEST - 1].cgroup_id)
+	if (choice.tiers || adj_weight || min_usage || !choice.best[MAX_BEST - 1].cgroup_id)
 		return S64_MIN;
 	return choice.best[MAX_BEST - 1].score;
 }
@@ -300,7 +371,8 @@ static __always_inline s64 adj_score(s32 adj)
 
 /*
  * The address space of a process, as an address, 0: none any more. The first thread may
- * have ended before the others. Under RCU.
+ * have ended before the others; where those are in another cgroup they are strays there.
+ * Under RCU.
  */
 static __always_inline u64 task_mm(struct task_struct *task)
 {
@@ -313,18 +385,27 @@ static __always_inline u64 task_mm(struct task_struct *task)
 	bpf_iter_task_new(&it, task, BPF_TASK_ITER_PROC_THREADS);
 	while ((thread = bpf_iter_task_next(&it))) {
 		mm = (u64)BPF_CORE_READ(thread, mm);
-		if (mm)
-			break;
+		if (!mm)
+			continue;
+		if (task_memcg(thread) != task_memcg(task))
+			mm = 0;
+		break;
 	}
 	bpf_iter_task_destroy(&it);
 	return mm;
 }
 
-/* Whether others than the threads of a process use its address space. */
-static __always_inline bool shares_mm(struct task_struct *task, u64 mm)
+/*
+ * Whether others than the threads of a process use its address space. Its first thread is
+ * counted as long as another one lives, and may have let go of it.
+ */
+static __always_inline bool shares_mm(struct task_struct *leader, u64 mm)
 {
-	return mm && BPF_CORE_READ((struct mm_struct *)mm, mm_users.counter) >
-	       BPF_CORE_READ(task, signal, nr_threads);
+	int nr_threads = BPF_CORE_READ(leader, signal, nr_threads);
+
+	if (!BPF_CORE_READ(leader, mm))
+		nr_threads--;
+	return mm && BPF_CORE_READ((struct mm_struct *)mm, mm_users.counter) > nr_threads;
 }
 
 /*
@@ -336,11 +417,16 @@ static __always_inline bool borrows_mm(struct task_struct *task, u64 mm)
 	return BPF_CORE_READ(task, vfork_done) && (u64)BPF_CORE_READ(task, real_parent, mm) == mm;
 }
 
-/* The kernel kills all who share the address space of a victim. */
-static __always_inline bool is_sheltered(u64 mm)
+/*
+ * The kernel kills all who share the address space of a victim. Where there was no time to
+ * find out who they are, they may be protected.
+ */
+static __always_inline bool is_sheltered(struct task_struct *task, u64 mm)
 {
 	u64 *number = bpf_map_lookup_elem(&sheltered, &mm);
 
+	if (choice.blind)
+		return shares_mm(BPF_CORE_READ(task, group_leader), mm);
 	return number && *number == choice.number;
 }
 
@@ -364,20 +450,37 @@ __noinline u64 oom_group_id(struct mem_cgroup *memcg __arg_trusted)
 	return topmost;
 }
 
+/* Why a process must not be killed along with others, 0: it may. */
+static __always_inline u32 task_spared_among(struct task_struct *task, u64 mm)
+{
+	u32 spared = task_spared(task);
+
+	/* The kernel, too, leaves out who has -1000; those around it then die. */
+	if (SPARED_VERDICT(spared) == VERDICT_UNKILLABLE && shelter != SHELTER_CGROUP)
+		return 0;
+	if (!spared && is_sheltered(task, mm))
+		return SPARED(VERDICT_SHARES, SPARED_BY_NONE);
+	return spared;
+}
+
 /* Why one of a cgroup's processes must not be killed along with others, 0: none such. */
-static __noinline u32 somebody_protected(struct mem_cgroup *memcg)
+static __noinline u32 somebody_spared(struct mem_cgroup *memcg)
 {
 	struct task_struct *task;
 	bool failed = false;
 	u32 spared;
 
 	for_each_process(task, memcg, failed) {
-		spared = task_spared(task);
-		/* The kernel, too, leaves out who has -1000. */
-		if (SPARED_VERDICT(spared) == VERDICT_PROTECTED)
+		if (task->flags & PF_KTHREAD)
+			continue;
+		/* Who is not seen may be one. */
+		if (is_late() & 1) {
+			failed = true;
+			break;
+		}
+		spared = task_spared_among(task, task_mm(task));
+		if (spared)
 			return spared;
-		if (!spared && is_sheltered(task_mm(task)))
-			return SPARED(VERDICT_SHARES, SPARED_BY_NONE);
 	}
 	return failed ? SPARED(VERDICT_PROTECTED, SPARED_BY_NONE) : 0;
 }
@@ -395,7 +498,7 @@ static __noinline u32 group_spared(u64 id)
 	if (!top)
 		return SPARED(VERDICT_GONE, SPARED_BY_NONE);
 	for_each_memcg(memcg, top) {
-		spared = somebody_protected(memcg);
+		spared = somebody_spared(memcg);
 		if (spared)
 			return spared;
 	}
@@ -429,6 +532,30 @@ __noinline u32 kill_process(struct oom_control *oc __arg_trusted, struct candida
 	return VERDICT_CHOSEN;
 }
 
+/* The stray of a memcg, or NULL. To be released. */
+static __always_inline struct task_struct *stray_of(u64 memcg_id)
+{
+	struct stray *stray = choice.nr_strays ? bpf_map_lookup_elem(&strays, &memcg_id) : NULL;
+
+	if (!stray || stray->number != choice.number)
+		return NULL;
+	return bpf_task_from_pid(stray->pid);
+}
+
+/* One of those who die together. */
+__noinline u32 kill_among(struct oom_control *oc __arg_trusted,
+			  struct task_struct *task __arg_trusted, u64 mm)
+{
+	if (oom_victim(task) || task_spared(task) || is_sheltered(task, mm))
+		return VERDICT_GONE;
+	/* Refused: it has just exited, or was excepted since we looked. */
+	if (oom_kill(oc, task, kill_message))
+		return VERDICT_GONE;
+	count(&nr_kills);
+	choice.nr_killed++;
+	return VERDICT_CHOSEN;
+}
+
 /*
  * Kill those of a cgroup's processes that may die. The iterator holds a reference to the
  * task and no lock, so that killing may sleep; tasks forked meanwhile come at its end.
@@ -436,23 +563,24 @@ __noinline u32 kill_process(struct oom_control *oc __arg_trusted, struct candida
 __noinline u32 kill_cgroup(struct oom_control *oc __arg_trusted, u64 id)
 {
 	struct mem_cgroup *memcg __put(memcg) = memcg_from_cgroup_id(id);
+	struct task_struct *stray __put(task) = NULL;
 	u32 verdict = VERDICT_GONE;
 	struct task_struct *task;
 	bool failed = false;
+	u64 mm;
 
 	if (!memcg)
 		return VERDICT_GONE;
 	for_each_process(task, memcg, failed) {
-		if (oom_victim(task) || task_spared(task) ||
-		    is_sheltered((u64)BPF_CORE_READ(task, mm)))
-			continue;
-		/* Refused: it has just exited, or was excepted since we looked. */
-		if (oom_kill(oc, task, kill_message))
-			continue;
-		count(&nr_kills);
-		choice.nr_killed++;
-		verdict = VERDICT_CHOSEN;
+		bpf_rcu_read_lock();
+		mm = task_mm(task);
+		bpf_rcu_read_unlock();
+		if (mm && kill_among(oc, task, mm) == VERDICT_CHOSEN)
+			verdict = VERDICT_CHOSEN;
 	}
+	stray = stray_of(id);
+	if (stray && kill_among(oc, stray, (u64)BPF_CORE_READ(stray, mm)) == VERDICT_CHOSEN)
+		verdict = VERDICT_CHOSEN;
 	return verdict;
 }
 
@@ -488,7 +616,8 @@ static __always_inline u32 kill_candidate(struct oom_control *oc, struct candida
 		act.shmem = memcg_shmem(memcg);
 		bpf_put_mem_cgroup(memcg);
 	}
-	if (victim == VICTIM_CGROUP && who->tier != TIER_ORIGIN)
+	/* The root cgroup is no unit of anything: its processes die one by one. */
+	if (victim == VICTIM_CGROUP && who->tier != TIER_ORIGIN && id != choice.root_id)
 		verdict = kill_cgroup(oc, id);
 	else
 		verdict = kill_process(oc, who);
@@ -499,6 +628,9 @@ static __always_inline u32 kill_candidate(struct oom_control *oc, struct candida
 
 /* rank_cgroups.h or rank_processes.h: what there is to rank in one cgroup. */
 static void consider_cgroup(struct mem_cgroup *memcg);
+
+/* The same after the pass: what only shows when all was seen. */
+static void consider_rest(struct mem_cgroup *top);
 
 /* Look for nobody below this one. */
 static __always_inline void pass_over(struct mem_cgroup *memcg)
@@ -559,37 +691,104 @@ __noinline int look_at_special(struct task_struct *task __arg_trusted, u64 mm, b
 	seen.start_time = task->start_time;
 	seen.adj = task->signal->oom_score_adj;
 	seen.tier = TIER_ORIGIN;
-	return comes_before(&choice.last, &seen) ? keep_best(&seen) : 0;
+	return was_refused(PROCESS_KEY(seen.pid)) ? 0 : keep_best(&seen);
 }
 
-/*
- * Of all processes: those that share their memory and may not die; and with `system` the one
- * that asked for all the memory that comes back. Before the pass, under RCU.
- */
-static __noinline int look_at_everybody(bool system)
+/* A process without its first thread, where its others are now. */
+__noinline int note_stray(struct task_struct *thread __arg_trusted, u64 mm)
 {
-	struct task_struct *task;
+	struct mem_cgroup *memcg = (void *)task_memcg(thread);
+	u64 id = BPF_CORE_READ(memcg, css.cgroup, kn, id);
+	struct stray *known = bpf_map_lookup_elem(&strays, &id);
+	struct stray stray = {
+		.number = choice.number,
+		.usage = mm_bytes_about(mm),
+		.pid = thread->pid,
+	};
+
+	if (known && known->number == choice.number && known->usage >= stray.usage)
+		return 0;
+	if (was_refused(PROCESS_KEY(stray.pid)))
+		return 0;
+	bpf_map_update_elem(&strays, &id, &stray, BPF_ANY);
+	choice.nr_strays++;
+	return 0;
+}
+
+/* One that something is known of, or one whose first thread has ended; `task` lives. */
+__noinline int look_at_one(struct task_struct *leader __arg_trusted,
+			   struct task_struct *task __arg_trusted, u64 mm, bool system)
+{
+	bool asked = system && BPF_CORE_READ(leader, signal, oom_flag_origin);
+	bool shares = shares_mm(leader, mm);
+
+	if (shares || asked)
+		look_at_special(task, mm, shares, asked);
+	if (leader != task && task_memcg(task) != task_memcg(leader))
+		note_stray(task, mm);
+	return 0;
+}
+
+/* The first thread has ended: another one stands for the process. Under RCU. */
+static __noinline int look_at_leaderless(struct task_struct *leader, bool system)
+{
+	struct task_struct *thread;
 	struct bpf_iter_task it;
 
-	bpf_iter_task_new(&it, NULL, BPF_TASK_ITER_ALL_PROCS);
-	while ((task = bpf_iter_task_next(&it))) {
-		u64 mm = (u64)BPF_CORE_READ(task, mm);
-		bool shares = shares_mm(task, mm);
-		bool asked = system && BPF_CORE_READ(task, signal, oom_flag_origin);
+	bpf_iter_task_new(&it, leader, BPF_TASK_ITER_PROC_THREADS);
+	while ((thread = bpf_iter_task_next(&it))) {
+		u64 mm = (u64)BPF_CORE_READ(thread, mm);
 
-		if (!shares && !asked)
+		if (!mm)
 			continue;
 
-		struct task_struct *held __put(task) = bpf_task_acquire(task);
+		struct task_struct *held __put(task) = bpf_task_acquire(thread);
 
 		if (held)
-			look_at_special(held, mm, shares, asked);
+			look_at_one(leader, held, mm, system);
+		break;
 	}
 	bpf_iter_task_destroy(&it);
 	return 0;
 }
 
-/* Fill choice.best with the best candidates that come after choice.last. */
+/*
+ * Of all processes: those that share their memory and may not die; those that are where
+ * their first thread is not; and with `system` the one that asked for all the memory that
+ * comes back. Before the pass, under RCU.
+ */
+static __noinline int look_at_everybody(bool system)
+{
+	struct task_struct *task;
+	struct bpf_iter_task it;
+	u64 mm;
+
+	bpf_iter_task_new(&it, NULL, BPF_TASK_ITER_ALL_PROCS);
+	while ((task = bpf_iter_task_next(&it))) {
+		if (choice.everybody_ns && bpf_ktime_get_ns() > choice.everybody_ns) {
+			choice.blind = true;
+			break;
+		}
+		mm = (u64)BPF_CORE_READ(task, mm);
+		if (mm ? !shares_mm(task, mm) &&
+			 !(system && BPF_CORE_READ(task, signal, oom_flag_origin)) :
+			 task->flags & PF_KTHREAD || BPF_CORE_READ(task, signal, nr_threads) < 2)
+			continue;
+
+		struct task_struct *held __put(task) = bpf_task_acquire(task);
+
+		if (!held)
+			continue;
+		if (mm)
+			look_at_one(held, held, mm, system);
+		else
+			look_at_leaderless(held, system);
+	}
+	bpf_iter_task_destroy(&it);
+	return 0;
+}
+
+/* Fill choice.best with the best candidates, but for those whom the kernel refused. */
 static __always_inline void find_candidates(struct mem_cgroup *top)
 {
 	struct mem_cgroup *memcg __put(memcg) = NULL;
@@ -602,6 +801,7 @@ static __always_inline void find_candidates(struct mem_cgroup *top)
 	choice.nr_unseen = 0;
 	choice.hopeless_id = 0;
 	choice.group_id = 0;
+	choice.unowned = 0;
 	bpf_rcu_read_lock();
 	look_at_everybody(!top->css.parent);
 	for_each_memcg(memcg, top) {
@@ -612,6 +812,7 @@ static __always_inline void find_candidates(struct mem_cgroup *top)
 		if (!(is_passed_over(memcg_cgroup(memcg)) & 1))
 			consider_cgroup(memcg);
 	}
+	consider_rest(top);
 	bpf_rcu_read_unlock();
 }
 
@@ -628,12 +829,12 @@ static __always_inline void choose_begin(struct mem_cgroup *top, u64 number)
 			 sizeof(choice) - __builtin_offsetof(struct choice, skipped));
 	choice.number = number;
 	choice.top_id = css_cgroup_id(&top->css);
+	choice.root_id = BPF_CORE_READ(ancestor_at((struct cgroup *)memcg_cgroup(top), 0), kn, id);
 	choice.tiers = avoid[0].kind || prefer[0].kind || cooldown_ms;
-	choice.last.score = S64_MAX;
-	choice.last.tier = TIER_ORIGIN + 1;
-	choice.last.cgroup_id = ~0ULL;
-	if (budget_ms)
-		choice.deadline_ns = bpf_ktime_get_ns() + budget_ms * 500000ULL;
+	if (budget_ms) {
+		choice.everybody_ns = bpf_ktime_get_ns() + budget_ms * 250000ULL;
+		choice.deadline_ns = choice.everybody_ns + budget_ms * 250000ULL;
+	}
 	survey(top);
 	/* It sleeps, so before the walk; once, as it covers the whole tree below. */
 	bpf_mem_cgroup_flush_stats(top);
@@ -684,19 +885,18 @@ static __always_inline void record_candidates(struct decision *decision)
 /* Kill the first of the best that the kernel lets us; with mode: observe choose it only. */
 static __always_inline bool act(struct oom_control *oc, struct mem_cgroup *top)
 {
-	bool chosen = false, more;
+	bool chosen = false, any;
 	int pass, i;
 
 	bpf_for(pass, 0, MAX_PASSES) {
 		__builtin_memset(choice.best, 0, sizeof(choice.best));
 		find_candidates(top);
-		more = choice.best[MAX_BEST - 1].cgroup_id;
+		any = choice.best[0].cgroup_id;
 		bpf_for(i, 0, MAX_BEST) {
 			struct candidate *who = &choice.best[bounded(i, MAX_BEST)];
 
 			if (!who->cgroup_id)
 				break;
-			choice.last = *who;
 			if (mode == MODE_OBSERVE)
 				who->verdict = VERDICT_CHOSEN;
 			else
@@ -704,8 +904,9 @@ static __always_inline bool act(struct oom_control *oc, struct mem_cgroup *top)
 			chosen = who->verdict == VERDICT_CHOSEN;
 			if (chosen)
 				break;
+			note_refused(who);
 		}
-		if (chosen || !more || choice.late)
+		if (chosen || !any || choice.late)
 			break;
 	}
 	return chosen;

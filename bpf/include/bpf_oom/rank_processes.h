@@ -51,10 +51,6 @@ __noinline bool consider(struct task_struct *task __arg_trusted, u64 mm, struct 
 	if (!seen || !mm || task->flags & PF_KTHREAD || oom_victim(task) || borrows_mm(task, mm))
 		return false;
 	seen->usage = mm_bytes_about(mm);
-	if (seen->usage + slack_bytes < min_usage) {
-		choice.nr_small++;
-		return false;
-	}
 	ranked_mm = mm;
 	seen->cgroup_id = place_id;
 	seen->pid = task->pid;
@@ -62,6 +58,8 @@ __noinline bool consider(struct task_struct *task __arg_trusted, u64 mm, struct 
 	seen->adj = task->signal->oom_score_adj;
 	if (choice.tiers)
 		seen->tier = tier_of(task);
+	if (seen->usage + slack_bytes < min_usage)
+		seen->tier = TIER_SMALL;
 	choice.nr_considered++;
 	/* First with what it may have at most, then exactly. */
 	seen->score = rank(task, seen->usage + slack_bytes);
@@ -75,45 +73,46 @@ __noinline bool consider(struct task_struct *task __arg_trusted, u64 mm, struct 
 	if (!seen->usage)
 		return false;
 	if (seen->usage < min_usage) {
+		seen->tier = TIER_SMALL;
 		choice.nr_small++;
-		return false;
 	}
 	seen->score = rank(task, seen->usage);
 	if (seen->score == RANK_SKIP)
 		return false;
 	if (adj_weight)
 		seen->score = add_saturated(seen->score, adj_score(seen->adj));
-	if (!is_among_best(seen) || !comes_before(&choice.last, seen))
+	if (!is_among_best(seen) || was_refused(PROCESS_KEY(seen->pid)))
 		return false;
 	spared = task_spared(task);
-	if (!spared && is_sheltered(mm))
+	if (!spared && is_sheltered(task, mm))
 		spared = SPARED(VERDICT_SHARES, SPARED_BY_NONE);
 	if (spared)
 		skip(seen, spared);
 	return !spared;
 }
 
-/* Why a leaf is sheltered by one of its processes, 0: it is not. */
-static __noinline u32 leaf_spared(struct mem_cgroup *memcg)
+static __always_inline void consider_process(struct task_struct *task, u64 mm, u32 sheltered_by)
 {
-	struct task_struct *task;
-	bool failed = false;
-	u32 spared;
+	struct candidate seen = {};
+	u32 spared = sheltered_by;
 
-	for_each_process(task, memcg, failed) {
-		spared = task_spared(task);
-		if (spared)
-			return spared;
-	}
-	return 0;
+	if (!(consider(task, mm, &seen) & 1))
+		return;
+	if (!spared && place_group)
+		spared = group_spared_once(place_group);
+	if (spared)
+		skip(&seen, spared);
+	else
+		keep_best(&seen);
 }
 
 static __noinline void consider_cgroup(struct mem_cgroup *memcg)
 {
+	struct task_struct *stray __put(task) = NULL;
 	struct task_struct *task;
 	struct act *acted_there;
 	bool failed = false;
-	u32 spared, sheltered_by = 0;
+	u32 sheltered_by = 0;
 
 	if (skip_protected_tree(memcg))
 		return;
@@ -123,22 +122,20 @@ static __noinline void consider_cgroup(struct mem_cgroup *memcg)
 	place_paused = acted_there &&
 		       bpf_ktime_get_ns() - acted_there->time_ns < cooldown_ms * 1000000ULL;
 	if (victim == VICTIM_CGROUP && shelter == SHELTER_CGROUP)
-		sheltered_by = leaf_spared(memcg);
+		sheltered_by = somebody_spared(memcg);
 	for_each_process(task, memcg, failed) {
-		struct candidate seen = {};
-
 		if (is_late() & 1)
 			continue;
-		if (!(consider(task, task_mm(task), &seen) & 1))
-			continue;
-		spared = sheltered_by;
-		if (!spared && place_group)
-			spared = group_spared_once(place_group);
-		if (spared)
-			skip(&seen, spared);
-		else
-			keep_best(&seen);
+		consider_process(task, task_mm(task), sheltered_by);
 	}
+	stray = stray_of(place_id);
+	if (stray)
+		consider_process(stray, (u64)BPF_CORE_READ(stray, mm), sheltered_by);
+}
+
+/* A process has what it has, wherever that is charged. */
+static void consider_rest(struct mem_cgroup *top)
+{
 }
 
 #endif /* BPF_OOM_RANK_PROCESSES_H */

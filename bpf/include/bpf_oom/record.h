@@ -69,7 +69,8 @@ enum verdict {
 
 /* Tiers: whoever is in a higher one dies first. */
 enum tier {
-	TIER_PAUSED = -2,	/* somebody died there a short time ago */
+	TIER_SMALL = -3,	/* would give back less than min_usage */
+	TIER_PAUSED,		/* somebody died there a short time ago */
 	TIER_AVOIDED,
 	TIER_NORMAL,
 	TIER_PREFERRED,

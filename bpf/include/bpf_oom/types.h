@@ -56,6 +56,7 @@ typedef u32 __wsum;
 #define BPF_ANY			0
 #define S64_MIN			((s64)(1ULL << 63))
 #define S64_MAX			((s64)~(1ULL << 63))
+#define U64_MAX			(~0ULL)
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -154,7 +155,12 @@ struct cred {
 	} uid;
 };
 
+enum cgroup_subsys_id {
+	memory_cgrp_id,
+};
+
 struct css_set {
+	struct cgroup_subsys_state *subsys[1];	/* by cgroup_subsys_id */
 	struct cgroup *dfl_cgrp;
 };
 
@@ -175,6 +181,7 @@ struct task_struct {
 	const struct cred *real_cred;
 	struct css_set *cgroups;
 	struct task_struct *real_parent;
+	struct task_struct *group_leader;
 	struct completion *vfork_done;	/* its parent waits there, and has lent its memory */
 	struct pid *thread_pid;
 };
@@ -202,6 +209,7 @@ enum node_stat_item {
 	NR_FILE_PAGES = 1,
 	NR_SHMEM,
 	NR_SWAPCACHE,
+	NR_ANON_MAPPED,
 };
 
 /* Indices of mm_struct.rss_stat. */

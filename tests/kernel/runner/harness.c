@@ -773,11 +773,20 @@ void libbpf_log_start(void)
 
 static int libbpf_says(enum libbpf_print_level level, const char *format, va_list args)
 {
-	size_t used = strlen(libbpf_log);
+	size_t used = strlen(libbpf_log), length, excess;
+	char *text;
 
-	if (level == LIBBPF_DEBUG)
+	if (level == LIBBPF_DEBUG || vasprintf(&text, format, args) < 0)
 		return 0;
-	return vsnprintf(libbpf_log + used, sizeof(libbpf_log) - used, format, args);
+	length = strlen(text);
+	/* Of what is too long the end. */
+	excess = used + length + 1 > sizeof(libbpf_log) ? used + length + 1 - sizeof(libbpf_log) : 0;
+	memmove(libbpf_log, libbpf_log + (excess < used ? excess : used), excess < used ? used - excess : 0);
+	used = excess < used ? used - excess : 0;
+	snprintf(libbpf_log + used, sizeof(libbpf_log) - used, "%s",
+		 length < sizeof(libbpf_log) ? text : text + length + 1 - sizeof(libbpf_log));
+	free(text);
+	return length;
 }
 
 /* The end of the verifier's log holds the reason. */

@@ -19,7 +19,7 @@
 
 static const struct scenario * const all[] = {
 	oom_scenarios, chain_scenarios, rule_scenarios, fault_scenarios, psi_scenarios,
-	global_scenarios, policy_scenarios, victim_scenarios, tree_scenarios, storm_scenarios,
+	global_scenarios, policy_scenarios, victim_scenarios, hiding_scenarios, tree_scenarios, storm_scenarios,
 	module_scenarios, bench_scenarios,
 };
 
