@@ -557,7 +557,6 @@ static void declare(struct work_struct *work)
 		.gfp_mask = GFP_KERNEL,
 		.order = -1,
 	};
-	bool progress;
 
 	if (declaration->wait) {
 		mutex_lock(bpf_oom_syms.oom_lock);
@@ -576,8 +575,7 @@ static void declare(struct work_struct *work)
 	bpf_oom_now.declared = &oc;
 	bpf_oom_now.order = declaration->order;
 	bpf_oom_now.notified = false;
-	progress = call_out_of_memory(&oc);
-	declaration->ret = bpf_oom_now.notified ? 1 : progress ? 0 : -ESRCH;
+	declaration->ret = call_out_of_memory(&oc);
 	bpf_oom_now.passed_on = NULL;
 	bpf_oom_now.constraint = NULL;
 	bpf_oom_now.declared = NULL;

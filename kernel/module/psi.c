@@ -592,11 +592,11 @@ free:
  * allocation has failed, a declared OOM never panics for want of a killable task, and
  * panic_on_oom applies to it only with the value 2.
  *
- * Return: 0 if a task was killed or is already dying,
- * 1 if the OOM notifiers found memory, so that nobody had to die,
+ * Return: what out_of_memory() says, 1 if a task was killed or is already dying, or the OOM
+ * notifiers found memory so that nobody had to die,
+ * 0 if there is nothing to kill,
  * -EBUSY if another OOM is being handled,
- * -EINVAL for an impossible order,
- * -ESRCH if there is no task to kill.
+ * -EINVAL for an impossible order.
  */
 __bpf_kfunc int bpf_out_of_memory(struct mem_cgroup *memcg__nullable, int order,
 				  bool wait_on_oom_lock, const char *constraint_text__ign)

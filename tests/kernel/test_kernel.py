@@ -99,6 +99,7 @@ SCENARIOS = {
         "decisions_are_a_ring",
         "pressure_must_last",
         "pressure_cooldown",
+        "pressure_without_victim",
         "pressure_observed",
         "watch_never_acts",
         "unwatched_is_not_called_watched",

@@ -171,7 +171,8 @@ static __always_inline bool oom_victim(struct task_struct *task)
 
 /*
  * Declare an OOM in `memcg`, or in the whole system (NULL). A system-wide one does
- * not wait for another OOM: whoever handles that frees memory for us as well.
+ * not wait for another OOM: whoever handles that frees memory for us as well. 1: somebody
+ * was killed or is dying, or the kernel found memory; 0: neither; or a negative error.
  */
 static __always_inline int psi_declare_oom(struct mem_cgroup *memcg, const char *constraint)
 {

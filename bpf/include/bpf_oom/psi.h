@@ -252,12 +252,13 @@ static __always_inline u32 act(struct mem_cgroup *memcg, struct decision *decisi
 	err = declare(memcg);
 	decision_close();
 	decision->error = err < 0 ? err : 0;
-	if (!err) {
+	/* That there is progress does not say that somebody died: the record of victims does. */
+	if (err > 0 && decision->nr_died) {
 		count(&nr_declared);
 		return OUTCOME_DECLARED;
 	}
 	count(&nr_passes);
-	if (err > 0 || err == -ESRCH)
+	if (err >= 0)
 		return OUTCOME_NOBODY_DIED;
 	count(&nr_errors);
 	return OUTCOME_FAILED;

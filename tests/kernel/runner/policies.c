@@ -533,6 +533,30 @@ static void pressure_cooldown(void)
 	check_int("OOMs declared", 1, policy_u64(&policy, "nr_declared"));
 }
 
+/* A declared OOM that finds nobody to kill is recorded as that, and not as a death nor as an error. */
+static void pressure_without_victim(void)
+{
+	static const char * const words[] = {
+		"scope+/t/p", "threshold_us=20000", "window_us=200000", "cooldown_ms=100", NULL,
+	};
+	struct hog eater = { .name = "eater", .cgroup = "t/p", .adj = -1000 };
+	struct policy policy;
+	struct decision decision;
+
+	cg_set("t", "memory.swap.max", 0);
+	cg_make("t/p", false);
+	cg_set("t/p", "memory.high", 20 * MIB);
+	hog_start(&eater);
+	policy = start("pressure_oom", NULL, words);
+	hog_order(&eater, 500 * MIB);
+	check(wait_for(policy_u64(&policy, "nr_passes") > 0), "OOMs of which nobody died", "1 or more", "none");
+	require(last_decision(&policy, &decision), "there is a decision", "none");
+	check_int("its outcome", OUTCOME_NOBODY_DIED, decision.outcome);
+	check_int("OOMs of which somebody died", 0, policy_u64(&policy, "nr_declared"));
+	check_int("errors", 0, policy_u64(&policy, "nr_errors"));
+	check_alive(&eater);
+}
+
 /* Neither an observing policy nor one that only watches harms anybody. */
 static void pressure_without_action(const char *object, uint32_t mode, uint32_t outcome)
 {
@@ -659,6 +683,7 @@ const struct scenario policy_scenarios[] = {
 	{ "decisions_are_a_ring", "policies", decisions_are_a_ring },
 	{ "pressure_must_last", "policies", pressure_must_last },
 	{ "pressure_cooldown", "policies", pressure_cooldown },
+	{ "pressure_without_victim", "policies", pressure_without_victim },
 	{ "pressure_observed", "policies", pressure_observed },
 	{ "watch_never_acts", "policies", watch_never_acts },
 	{ "unwatched_is_not_called_watched", "policies", unwatched_is_not_called_watched },
