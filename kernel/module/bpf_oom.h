@@ -91,6 +91,8 @@ struct bpf_oom_syms {
 #endif
 	unsigned long psi_trigger_destroy;
 	struct psi_group *psi_system;
+	/* kernel/sched/core.c */
+	unsigned long task_sched_runtime;
 	/* kernel/trace/ftrace.c */
 	int *ftrace_enabled;
 };

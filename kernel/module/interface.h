@@ -38,9 +38,14 @@ struct bpf_oom_ops {
  * enum bpf_oom_limits - What the kernel puts up with
  * @BPF_OOM_MAX_STRIKES: calls in a row in which a policy took too long, or
  *	claimed progress and had made none, before it is bypassed
+ * @BPF_OOM_BYPASS_S: how long it is bypassed, in seconds; each further time
+ *	twice as long as the last, until it makes progress in time
+ * @BPF_OOM_BYPASS_MAX_S: the longest
  */
 enum bpf_oom_limits {
 	BPF_OOM_MAX_STRIKES = 3,
+	BPF_OOM_BYPASS_S = 10,
+	BPF_OOM_BYPASS_MAX_S = 5120,
 };
 
 /**

@@ -10,7 +10,7 @@
  * Programs may sleep, since the iterators and the kill may. They run under oom_lock, possibly
  * in the middle of a page fault, so they must neither wait for user memory nor run into
  * another OOM; see call_policy(). One that is slow, or claims progress without making any,
- * again and again is bypassed; see judge().
+ * again and again is bypassed for a time; see judge().
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -22,13 +22,13 @@
 #include <linux/pid.h>
 #include <linux/rculist.h>
 #include <linux/ratelimit.h>
+#include <linux/sched/cputime.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/srcu.h>
 #include <linux/sysctl.h>
 #include <linux/tracepoint.h>
 #include <linux/uaccess.h>
-#include <linux/workqueue.h>
 #include <trace/events/oom.h>
 
 /* The reaper lets a victim exit by itself for 2 s, then it takes the memory. */
@@ -39,10 +39,17 @@ struct bpf_oom_handler {
 	const struct bpf_oom_ops *ops;
 	struct bpf_link *link;
 
-	/* Under oom_lock */
+	/* Under oom_lock: calls in a row that took too long, that claimed progress in vain */
 	unsigned int slow;
 	unsigned int idle;
-	bool bypassed;
+	/* How long the next bypass lasts, in seconds */
+	unsigned int bypass_s;
+	/* The last one: from when to when, and the budget that was exceeded, 0: no progress */
+	u64 bypassed_ns;
+	u64 bypassed_until_ns;
+	unsigned int bypassed_budget_ms;
+	/* It is over, and the log says so; or it has never been */
+	bool asked;
 };
 
 /* The chain, oldest first. Written under the lock, walked under SRCU. */
@@ -52,10 +59,18 @@ DEFINE_STATIC_SRCU(bpf_oom_srcu);
 
 struct bpf_oom_state bpf_oom_now;
 
-/* How long a policy may take, not counting its kills. 0: as long as it likes. */
+/* The CPU time that a policy may take, not counting its kills. 0: as much as it likes. */
 static unsigned int sysctl_bpf_oom_budget_ms = 1000;
 
+static int show_bypassed(const struct ctl_table *table, int write, void *buffer, size_t *length,
+			 loff_t *position);
+
 static struct ctl_table bpf_oom_sysctls[] = {
+	{
+		.procname = "bpf_oom_bypassed",
+		.mode = 0444,
+		.proc_handler = show_bypassed,
+	},
 	{
 		.procname = "bpf_oom_budget_ms",
 		.data = &sysctl_bpf_oom_budget_ms,
@@ -67,7 +82,7 @@ static struct ctl_table bpf_oom_sysctls[] = {
 
 static struct ctl_table_header *bpf_oom_sysctl_header;
 
-/* Under oom_lock: what the kills of the running program took */
+/* Under oom_lock: the CPU time that the kills of the running program took */
 static u64 bpf_oom_kill_ns;
 
 /*
@@ -290,6 +305,17 @@ static bool has_room(struct oom_control *oc)
 }
 
 /*
+ * Of the current task. Not the time of day: a program that waits for its turn on a busy CPU
+ * is not to blame.
+ */
+static u64 cpu_time_ns(void)
+{
+	BUILD_BUG_ON(!__same_type(task_sched_runtime,
+				  unsigned long long (struct task_struct *)));
+	return BPF_OOM_CALL1(task_sched_runtime, current);
+}
+
+/*
  * Whatever the program does, it must not wait for the oom_lock which it runs under.
  * PF_MEMALLOC makes its allocations and charges succeed without reclaim and without another
  * OOM; with page faults disabled, access to user memory fails instead of waiting for
@@ -304,75 +330,108 @@ static int call_policy(const struct bpf_oom_ops *ops, struct oom_control *oc, u6
 	bpf_oom_kill_ns = 0;
 	noreclaim = memalloc_noreclaim_save();
 	pagefault_disable();
-	start = ktime_get_ns();
+	start = cpu_time_ns();
 	ret = ops->handle_out_of_memory(oc);
-	*took_ns = ktime_get_ns() - start - bpf_oom_kill_ns;
+	*took_ns = cpu_time_ns() - start - bpf_oom_kill_ns;
 	pagefault_enable();
 	memalloc_noreclaim_restore(noreclaim);
 
 	return ret;
 }
 
-/*
- * Detaches the links of policies that are bypassed, so that everybody can see that they do
- * not act any more.
- */
-static void detach_bypassed(struct work_struct *work)
+static const char *name_in_log(const struct bpf_oom_ops *ops)
 {
-	struct bpf_oom_handler *handler;
-	struct bpf_link *link;
-
-	do {
-		link = NULL;
-		mutex_lock(&bpf_oom_chain_lock);
-		list_for_each_entry(handler, &bpf_oom_chain, node) {
-			if (!READ_ONCE(handler->bypassed) || !handler->link)
-				continue;
-			link = bpf_link_inc_not_zero(handler->link);
-			handler->link = NULL;
-			if (!IS_ERR(link))
-				break;
-			/* it is being closed anyway */
-			link = NULL;
-		}
-		mutex_unlock(&bpf_oom_chain_lock);
-
-		if (link) {
-			link->ops->detach(link);
-			bpf_link_put(link);
-		}
-	} while (link);
+	return *ops->name ? ops->name : "without a name";
 }
 
-static DECLARE_WORK(detach_work, detach_bypassed);
+static void say_why_bypassed(const struct bpf_oom_handler *handler, char *text, size_t size)
+{
+	unsigned int budget_ms = READ_ONCE(handler->bypassed_budget_ms);
 
-/* Did the policy behave? If it did not for too often, nobody asks it again. */
+	if (budget_ms)
+		scnprintf(text, size, "%d calls in a row took more than %u ms of CPU time",
+			  BPF_OOM_MAX_STRIKES, budget_ms);
+	else
+		scnprintf(text, size, "it claimed progress %d times in a row and made none",
+			  BPF_OOM_MAX_STRIKES);
+}
+
+/* Did the policy behave? If it did not for too often, nobody asks it for a while. */
 static void judge(struct bpf_oom_handler *handler, bool claimed, u64 took_ns)
 {
 	unsigned int budget_ms = READ_ONCE(sysctl_bpf_oom_budget_ms);
-	const char *name = *handler->ops->name ? handler->ops->name : "without a name";
+	bool slow = budget_ms && took_ns > (u64)budget_ms * NSEC_PER_MSEC;
+	u64 now_ns = ktime_get_ns();
+	char why[80];
 
-	if (budget_ms && took_ns > (u64)budget_ms * NSEC_PER_MSEC)
-		handler->slow++;
-	else
-		handler->slow = 0;
-
-	if (bpf_oom_now.freed)
-		handler->idle = 0;
-	else if (claimed)
-		handler->idle++;
-
-	if (handler->slow >= BPF_OOM_MAX_STRIKES)
-		pr_warn("policy %s is bypassed: %d calls in a row took longer than %u ms\n",
-			name, BPF_OOM_MAX_STRIKES, budget_ms);
-	else if (handler->idle >= BPF_OOM_MAX_STRIKES)
-		pr_warn("policy %s is bypassed: it claimed progress %d times in a row and made none\n",
-			name, BPF_OOM_MAX_STRIKES);
-	else
+	handler->slow = slow ? handler->slow + 1 : 0;
+	handler->idle = claimed && !bpf_oom_now.freed ? handler->idle + 1 : 0;
+	if (!slow && bpf_oom_now.freed)
+		handler->bypass_s = BPF_OOM_BYPASS_S;
+	if (handler->slow < BPF_OOM_MAX_STRIKES && handler->idle < BPF_OOM_MAX_STRIKES)
 		return;
 
-	WRITE_ONCE(handler->bypassed, true);
-	schedule_work(&detach_work);
+	WRITE_ONCE(handler->bypassed_budget_ms,
+		   handler->slow >= BPF_OOM_MAX_STRIKES ? budget_ms : 0);
+	WRITE_ONCE(handler->bypassed_ns, now_ns);
+	WRITE_ONCE(handler->bypassed_until_ns, now_ns + (u64)handler->bypass_s * NSEC_PER_SEC);
+	say_why_bypassed(handler, why, sizeof(why));
+	pr_warn("policy %s is bypassed for %u s: %s\n", name_in_log(handler->ops),
+		handler->bypass_s, why);
+	handler->bypass_s = min(handler->bypass_s * 2, (unsigned int)BPF_OOM_BYPASS_MAX_S);
+	handler->asked = false;
+	handler->slow = 0;
+	handler->idle = 0;
+}
+
+static bool bypassed(struct bpf_oom_handler *handler)
+{
+	if (ktime_get_ns() < handler->bypassed_until_ns)
+		return true;
+	if (!handler->asked)
+		pr_info("policy %s is asked again\n", name_in_log(handler->ops));
+	handler->asked = true;
+	return false;
+}
+
+/*
+ * vm.bpf_oom_bypassed: a line for each policy that was ever bypassed, with the id of its link,
+ * the milliseconds since the last bypass began and until it is over, and why. The log has the
+ * same, but not for ever, nor by a clock that others have.
+ */
+static int show_bypassed(const struct ctl_table *table, int write, void *buffer, size_t *length,
+			 loff_t *position)
+{
+	struct ctl_table shown = { .maxlen = PAGE_SIZE };
+	struct bpf_oom_handler *handler;
+	u64 now_ns, since_ns, until_ns;
+	size_t used = 0;
+	char why[80];
+	int idx, ret;
+
+	shown.data = kzalloc(PAGE_SIZE, GFP_KERNEL);
+	if (!shown.data)
+		return -ENOMEM;
+
+	idx = srcu_read_lock(&bpf_oom_srcu);
+	list_for_each_entry_srcu(handler, &bpf_oom_chain, node,
+				 srcu_read_lock_held(&bpf_oom_srcu)) {
+		since_ns = READ_ONCE(handler->bypassed_ns);
+		until_ns = READ_ONCE(handler->bypassed_until_ns);
+		now_ns = ktime_get_ns();
+		if (!since_ns)
+			continue;
+		say_why_bypassed(handler, why, sizeof(why));
+		used += scnprintf(shown.data + used, PAGE_SIZE - used, "%s%u %llu %llu %s",
+				  used ? "\n" : "", handler->link->id,
+				  div_u64(now_ns - since_ns, NSEC_PER_MSEC),
+				  div_u64(max(until_ns, now_ns) - now_ns, NSEC_PER_MSEC), why);
+	}
+	srcu_read_unlock(&bpf_oom_srcu, idx);
+
+	ret = proc_dostring(&shown, write, buffer, length, position);
+	kfree(shown.data);
+	return ret;
 }
 
 static bool ask_policies(struct oom_control *oc)
@@ -387,7 +446,7 @@ static bool ask_policies(struct oom_control *oc)
 		bool claimed;
 		u64 took_ns;
 
-		if (handler->bypassed)
+		if (bypassed(handler))
 			continue;
 
 		bpf_oom_now.oc = oc;
@@ -495,9 +554,9 @@ __bpf_kfunc int bpf_oom_kill_process(struct oom_control *oc, struct task_struct 
 	bpf_oom_now.freed = false;
 	get_task_struct(task);
 	oc->chosen = task;
-	start = ktime_get_ns();
+	start = cpu_time_ns();
 	BPF_OOM_CALL2(oom_kill_process, oc, message__str);
-	bpf_oom_kill_ns += ktime_get_ns() - start;
+	bpf_oom_kill_ns += cpu_time_ns() - start;
 	oc->chosen = NULL;
 	killed = bpf_oom_now.freed;
 	bpf_oom_now.freed |= freed_before;
@@ -747,6 +806,8 @@ static int bpf_oom_reg(void *kdata, struct bpf_link *link)
 		return -ENOMEM;
 	handler->ops = kdata;
 	handler->link = link;
+	handler->bypass_s = BPF_OOM_BYPASS_S;
+	handler->asked = true;
 
 	mutex_lock(&bpf_oom_chain_lock);
 	list_for_each_entry(pos, &bpf_oom_chain, node)
@@ -846,7 +907,6 @@ tracepoint:
 
 void bpf_oom_exit(void)
 {
-	cancel_work_sync(&detach_work);
 	unregister_sysctl_table(bpf_oom_sysctl_header);
 	unregister_oom_notifier(&notifier);
 	tracepoint_probe_unregister(mark_victim, victim_marked, NULL);

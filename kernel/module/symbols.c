@@ -68,6 +68,7 @@ static struct symbol symbols[] = {
 #endif
 	FUNCTION(psi_trigger_destroy, "void (struct psi_trigger *)"),
 	VARIABLE(psi_system),
+	FUNCTION(task_sched_runtime, "long long unsigned int (struct task_struct *)"),
 	VARIABLE(ftrace_enabled),
 };
 

@@ -72,7 +72,7 @@ capability:
       description:
         - What the kernel has beyond the plain first version of the interface, by name. Policies work without, with less.
         - V(cgroup_online) tells PSI policies about new cgroups, V(averages) lets them use the averaging aggregator,
-          V(bypass) takes a policy out of the chain that is slow or makes no progress again and again. V(own_report) says that the
+          V(bypass) leaves out a policy for a time that is slow or makes no progress again and again. V(own_report) says that the
           kernel's own report of an OOM names the policy and what a program declared; without it, a line of the module does.
       type: dict
     unprivileged_bpf:
@@ -139,8 +139,8 @@ policies:
       elements: dict
     bypassed:
       description:
-        - When the kernel has bypassed it, C(reason) in the kernel's words and C(time) in seconds since 1970, from the kernel log.
-          None when it has not, or when the log does not go back so far.
+        - When the kernel has bypassed what is loaded, the last time that it did, which may be over, C(reason) in the kernel's
+          words, C(time) and C(until) in seconds since 1970. None when it has not.
       type: dict
     observing:
       description: Whether it is loaded as wanted with O(linuxmm.bpf_oom.policy_set#module:policies) that say C(mode=observe), so

@@ -43,6 +43,8 @@ BOOTS = {
     "storm": 384,
     "module": 512,
 }
+#: What else the kernel of a boot is told: that of a program that does not sleep, too, another task may get the CPU.
+BOOT_ARGUMENTS = {"swapoff": ["preempt=full"]}
 #: What the host takes from the machine of that boot, and gives back in an OOM.
 BALLOON_MIB = 64
 #: Random trees of a run; more with BPF_OOM_TREES.
@@ -279,7 +281,7 @@ def _boot(artifact: Path, initramfs: Path, directory: Path, name: str, memory: i
     monitor = directory / f"{name}.monitor"
     if name == "balloon":
         command += ["-device", "virtio-balloon-pci,deflate-on-oom=on", "-qmp", f"unix:{monitor},server=on,wait=off"]
-    arguments = ["console=ttyS0", "ignore_loglevel", "panic=-1", f"boot={name}", *append]
+    arguments = ["console=ttyS0", "ignore_loglevel", "panic=-1", f"boot={name}", *BOOT_ARGUMENTS.get(name, []), *append]
     if debugs(artifact):
         # All checks of the slab allocator but the traces of who allocated, which KASAN keeps as well.
         arguments += [f"slow={DEBUG_SLOWER}", "slub_debug=FZP"]

@@ -51,6 +51,9 @@ FAULTS = {
     34: ("an OOM policy may call any kfunc", "common", "verifier_refuses_user_memory"),
     35: ("a victim is finished before its files are closed", "common", "late_close_is_waited_for"),
     36: ("who hangs is waited for as long as others die", "common", "hanging_close_is_not_waited_for_for_ever"),
+    37: ("the time of day decides over a bypass", "swapoff", "bypass_not_for_a_busy_host"),
+    38: ("three claims in vain need not be in a row", "common", "bypass_means_in_a_row"),
+    39: ("a bypass never ends", "common", "bypass_lasts_longer_each_time"),
 }
 #: A second scenario that notices the same fault in another way.
 ALSO = {16: "psi_seed", 20: "bypass_slow_policy"}
@@ -76,7 +79,7 @@ if os.environ.get("FLAVOUR") == "faults":
         artifact: Path, initramfs: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         failed = []
-        for name in ("common", "global"):
+        for name in ("common", "global", "swapoff"):
             # Marked as not sleeping for good, see the patch: what the verifier checks cannot be switched at run time.
             wanted = {scenario for _number, boot, scenario in _cases() if boot == name} - {"verifier_refuses_sleeping"}
             monkeypatch.setenv("BPF_OOM_SCENARIOS", ",".join(sorted(wanted)))

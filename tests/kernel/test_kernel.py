@@ -39,6 +39,9 @@ SCENARIOS = {
         "memcg_statistics",
         "bypass_false_claims",
         "bypass_slow_policy",
+        "bypass_lasts_longer_each_time",
+        "bypass_begins_anew_after_progress",
+        "bypass_means_in_a_row",
         "unloading_waits_for_handler",
         "panic_on_oom_spares_memcg",
         "allocating_task_spares_memcg",
@@ -185,6 +188,7 @@ SCENARIOS = {
         "h_hidden_600",
     ],
     "swapoff": [
+        "bypass_not_for_a_busy_host",
         "f_leaf",
         "f_process",
     ],
@@ -192,7 +196,9 @@ SCENARIOS = {
 
 #: What needs more than the plain first version of the interface, on a kernel of FLAVOUR=plain.
 BEYOND_PLAIN = {
+    "bypass_begins_anew_after_progress",
     "bypass_false_claims",
+    "bypass_lasts_longer_each_time",
     "bypass_slow_policy",
     "group_kill_counts_once",
     "oom_group",

@@ -47,7 +47,7 @@ class Inactive:
 #: Beside the ids of a capability's problems.
 #: drift: it is not loaded as wanted; observe: its mode; scope: nothing matches; memory_controller: off in cgroups of its scope;
 #: pressure_off: PSI is off in them; room: no place for more of them; panic_on_oom, allocating_task: sysctls;
-#: bypassed, detached: by the kernel.
+#: bypassed: by the kernel, for a time; detached: by hand.
 REASONS = (
     "drift",
     "observe",
@@ -68,15 +68,15 @@ class Host:
     def __init__(self, paths: Paths, manifests: Iterable[Manifest]) -> None:
         self.paths = paths
         self.cgroups: Cgroups = matching_cgroups(paths, manifests)
-        self._bypasses: Optional[Dict[str, Bypass]] = None
+        self._bypasses: Optional[Dict[int, Bypass]] = None
 
     def bypass(self, loaded: Optional[Loaded]) -> Optional[Bypass]:
-        """Of a policy that the kernel has detached: when and why, as far as it is known."""
-        if loaded is None or not loaded.detached:
+        """The last one of what is loaded, which may be over."""
+        if loaded is None or not loaded.link_id:
             return None
         if self._bypasses is None:
             self._bypasses = bypasses(self.paths)
-        return self._bypasses.get(loaded.name)
+        return self._bypasses.get(loaded.link_id)
 
 
 def reasons(host: Host, manifest: Manifest, loaded: Optional[Loaded], problems: Sequence[Problem] = ()) -> List[Inactive]:
@@ -94,24 +94,17 @@ def reasons(host: Host, manifest: Manifest, loaded: Optional[Loaded], problems: 
 
 
 def _bypassed(host: Host, loaded: Optional[Loaded]) -> Iterator[Inactive]:
-    if loaded is None or not loaded.detached:
-        return
+    if loaded is not None and loaded.detached:
+        yield Inactive("detached", True, "it was detached, by hand or by an older kernel", "load it anew by `bpf-oom apply`")
     found = host.bypass(loaded)
-    if found is None:
+    if found is not None and found.lasts:
+        begin, end = (time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(each)) for each in (found.time, found.until))
         yield Inactive(
-            "detached",
+            "bypassed",
             True,
-            "the kernel, or somebody by hand, has detached it, and the kernel log does not say why",
-            f"see `journalctl -k` for 'policy {loaded.name} is bypassed', then load it anew by `bpf-oom apply`",
+            f"the kernel bypasses it from {begin} to {end}, as {found.reason}",
+            "mend its program, its lists or vm.bpf_oom_budget_ms, then load it anew by `bpf-oom apply`, or wait",
         )
-        return
-    when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(found.time))
-    yield Inactive(
-        "bypassed",
-        True,
-        f"the kernel has bypassed it since {when}, as {found.reason}",
-        "mend its program, its lists or vm.bpf_oom_budget_ms, then load it anew by `bpf-oom apply`",
-    )
 
 
 def some(paths: Iterable[str]) -> str:

@@ -47,7 +47,7 @@ def read(lib: Library, paths: Paths, name: str, new: bool = False) -> Loaded:
         if link.type != LINK_TYPE_STRUCT_OPS:
             found.problem = f"{pin} is no struct_ops link"
         elif not link.map_id:
-            found.problem, found.detached = "the kernel has detached it", True
+            found.problem, found.detached = "it is detached", True
         else:
             found.map_id = link.map_id
             _read_ops(lib, paths, found)

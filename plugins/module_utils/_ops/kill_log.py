@@ -45,7 +45,7 @@ OTHERS = "(other)"
 CGROUPS_MAX = 500
 #: A decision that is not whole after so long will never be, s.
 _PATIENCE = 10.0
-#: Two looks at one bypass differ by less: its time is that of the kernel log's clock, put into the day by the day's own, s.
+#: Two looks at one bypass differ by less, whatever sets the day's clock; the shortest bypass lasts as long, s.
 _SAME_BYPASS = 10.0
 _REFRESH = 15.0  # the counters of the policies are looked at so often, s
 
@@ -174,11 +174,13 @@ def journal_fields(kill: Kill) -> dict[str, str]:
     return found
 
 
-def bypass_fields(policy: str, reason: str, when: float) -> dict[str, str]:
-    """The journal entry of a policy that the kernel has bypassed; `when` is seconds since 1970."""
-    day = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(when))
+def bypass_fields(policy: str, reason: str, when: float, until: float) -> dict[str, str]:
+    """The journal entry of a policy that the kernel has bypassed; `when` and `until` are seconds since 1970."""
+    begin, end = (time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(each)) for each in (when, until))
     return {
-        "MESSAGE": printable(f"The kernel has bypassed policy {policy} since {day}, as {reason}; load it anew when it is mended"),
+        "MESSAGE": printable(
+            f"The kernel has bypassed policy {policy} from {begin} to {end}, as {reason}; the next time is longer"
+        ),
         "MESSAGE_ID": BYPASS_ID,
         "PRIORITY": "3",
         "SYSLOG_IDENTIFIER": "bpf-oom",
@@ -306,7 +308,7 @@ def _standing(metric: Callable[[str, str, str, Sequence[tuple[str, Any]]], None]
     metric(
         "policy_bypassed_timestamp_seconds",
         "gauge",
-        "When the kernel bypassed the policy.",
+        "When the kernel bypassed the policy last.",
         [(f"{{{label}}}", f"{bypass['time']:.3f}") for label, bypass in each("bypassed") if bypass],
     )
 
@@ -433,7 +435,7 @@ class KillLog:
             bypass = policy["bypassed"]
             if not bypass or abs(bypass["time"] - self._totals.bypassed.get(name, 0.0)) < _SAME_BYPASS:
                 continue
-            if self._send(journal_entry(bypass_fields(name, bypass["reason"], bypass["time"]))):
+            if self._send(journal_entry(bypass_fields(name, bypass["reason"], bypass["time"], bypass["until"]))):
                 self._totals.bypassed[name] = bypass["time"]
 
     def _write(self, records: Mapping[str, Record]) -> None:

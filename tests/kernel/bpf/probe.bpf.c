@@ -7,6 +7,9 @@
 /* What the handler returns. */
 const volatile s32 verdict;
 
+/* It returns that only every other time, and 0 otherwise. */
+const volatile bool alternates;
+
 /* How long it takes, unless whom it meets says that it is done. */
 const volatile u32 busy_ms;
 
@@ -87,7 +90,7 @@ OOM_SEC int OOM_HANDLER(probe_handle)
 		bpf_task_release(task);
 	}
 	left_ns = bpf_ktime_get_ns();
-	return verdict;
+	return alternates && nr_calls % 2 == 0 ? 0 : verdict;
 }
 
 STRUCT_OPS_SEC

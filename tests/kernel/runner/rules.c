@@ -2,9 +2,13 @@
 /* What holds around policies: sysctls, sysrq, bypassing, counts, replacing without a gap. */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -48,30 +52,59 @@ static struct policy probe(const char *name, int verdict, uint32_t busy_ms)
 	return policy;
 }
 
+/* After an OOM whoever died comes back; the grower lets go of what it got. */
+static void renew_both(struct hog hogs[HOGS])
+{
+	require(wait_for(hog_reap(&hogs[BAIT])), "the bait dies", "it does not");
+	close(hogs[GROWER].order);
+	require(wait_for(hog_reap(&hogs[GROWER])), "the grower ends", "it does not");
+	renew(&hogs[BAIT], 15 * MIB);
+	hogs[GROWER].pid = 0;
+	hog_start(&hogs[GROWER]);
+}
+
 /* One OOM after the other in "t/scope", each solved by somebody. */
 static void ooms(struct hog hogs[HOGS], int count)
 {
 	for (int i = 0; i < count; i++) {
-		if (i) {
-			/* Whoever died comes back; the grower holds what it got. */
-			require(wait_for(hog_reap(&hogs[BAIT])), "the bait dies", "it does not");
-			close(hogs[GROWER].order);
-			require(wait_for(hog_reap(&hogs[GROWER])), "the grower ends", "it does not");
-			renew(&hogs[BAIT], 15 * MIB);
-			hogs[GROWER].pid = 0;
-			hog_start(&hogs[GROWER]);
-		}
+		if (i)
+			renew_both(hogs);
 		hog_order(&hogs[GROWER], 20 * MIB);
 		require(wait_for(hog_filled(&hogs[GROWER]) || hog_reap(&hogs[GROWER])),
 			"an OOM is solved", "it is not");
 	}
 }
 
-static void check_bypassed(struct policy *policy, const char *why)
+/* What vm.bpf_oom_bypassed says of a policy; false when it says nothing. */
+static bool bypass_of(struct policy *policy, unsigned long long *since_ms, unsigned long long *left_ms, char why[100])
 {
-	check_log(why);
-	check(wait_for(policy_registered(policy) == 0), "its link is detached", "no map",
-	      "map %u", policy_registered(policy));
+	FILE *file = fopen("/proc/sys/vm/bpf_oom_bypassed", "r");
+	struct bpf_link_info info = {};
+	__u32 size = sizeof(info), id;
+	bool there = false;
+
+	require(file && !bpf_link_get_info_by_fd(bpf_link__fd(policy->link), &info, &size),
+		"vm.bpf_oom_bypassed can be read, and a link", "%s", strerror(errno));
+	while (!there && fscanf(file, "%u %llu %llu %99[^\n]", &id, since_ms, left_ms, why) == 4)
+		there = id == info.id;
+	fclose(file);
+	return there;
+}
+
+static void check_bypassed(struct policy *policy, int seconds, const char *why)
+{
+	const char *name = bpf_map__initial_value(policy->map, &(size_t){ 0 }) + sizeof(void *);
+	unsigned long long since_ms, left_ms;
+	char text[256], said[100];
+
+	snprintf(text, sizeof(text), "policy %s is bypassed for %d s: %s\n", name, seconds, why);
+	check_log(text);
+	check(policy_registered(policy) > 0, "its link stays", "a map", "none");
+	if (!check(bypass_of(policy, &since_ms, &left_ms, said), "vm.bpf_oom_bypassed has it", "a line", "none"))
+		return;
+	check(!strcmp(said, why), "and why", why, "%s", said);
+	check(since_ms + left_ms + 1 >= seconds * 1000ULL && left_ms <= seconds * 1000ULL && left_ms,
+	      "and since when and until when", "the whole time together", "%llu ms, %llu ms", since_ms, left_ms);
 }
 
 /*
@@ -81,18 +114,22 @@ static void check_bypassed(struct policy *policy, const char *why)
 static void bypass_false_claims(void)
 {
 	struct policy liar = probe("liar", 1, 0), second = probe("second", 0, 0);
+	unsigned long long since_ms, left_ms;
 	struct hog hogs[HOGS];
 	uint64_t calls;
+	char why[100];
 
 	start(hogs);
 	ooms(hogs, 4);
 	check_killed(&hogs[BAIT]);
 	check_int("calls of the liar until it is bypassed", 3, policy_u64(&liar, "nr_calls"));
-	check_bypassed(&liar, "policy liar is bypassed: it claimed progress 3 times in a row");
+	check_bypassed(&liar, 10, "it claimed progress 3 times in a row and made none");
 	check_int("times that the log says so", 1, klog_count("policy liar is bypassed"));
 	check(policy_u64(&second, "nr_calls") > 3, "the next policy is asked all the time",
 	      "more than 3", "%llu", (unsigned long long)policy_u64(&second, "nr_calls"));
-	check(policy_registered(&second) > 0, "who passes on is not bypassed", "registered", "no map");
+	check_not_log("policy second is bypassed");
+	check(!bypass_of(&second, &since_ms, &left_ms, why), "vm.bpf_oom_bypassed has nothing of the other", "nothing",
+	      "%s", why);
 
 	policy_unload(&liar);
 	liar = probe("liar", 1, 0);
@@ -119,10 +156,130 @@ static void bypass_slow_policy(void)
 	sysctl_write("vm/bpf_oom_budget_ms", "1000");
 	check_killed(&hogs[BAIT]);
 	check_int("calls of the slow one until it is bypassed", 3, policy_u64(&slow, "nr_calls"));
-	check_bypassed(&slow, "policy slow is bypassed: 3 calls in a row took longer than 150 ms");
-	check(policy_registered(&quick) > 0, "the quick one stays", "registered", "no map");
+	check_bypassed(&slow, 10, "3 calls in a row took more than 150 ms of CPU time");
+	check_not_log("policy quick is bypassed");
 	check(policy_u64(&quick, "nr_calls") > 3, "and is asked all the time", "more than 3", "%llu",
 	      (unsigned long long)policy_u64(&quick, "nr_calls"));
+}
+
+/* The first bypass is over after ten seconds. */
+static void wait_for_the_end_of_a_bypass(void)
+{
+	keep_going();
+	pause_ms(10500);
+	keep_going();
+}
+
+/* It is asked again when its time is over, and each further bypass lasts twice as long. */
+static void bypass_lasts_longer_each_time(void)
+{
+	struct policy liar = probe("liar", 1, 0);
+	struct hog hogs[HOGS];
+
+	start(hogs);
+	ooms(hogs, 4);
+	check_int("calls of the liar until it is bypassed", 3, policy_u64(&liar, "nr_calls"));
+	check_bypassed(&liar, 10, "it claimed progress 3 times in a row and made none");
+	check_not_log("policy liar is asked again");
+	wait_for_the_end_of_a_bypass();
+	renew_both(hogs);
+	ooms(hogs, 4);
+	check_log("policy liar is asked again");
+	check_int("calls until it is bypassed once more", 6, policy_u64(&liar, "nr_calls"));
+	check_bypassed(&liar, 20, "it claimed progress 3 times in a row and made none");
+	check_killed(&hogs[BAIT]);
+}
+
+/* Who was of use meanwhile is bypassed as for the first time. */
+static void bypass_begins_anew_after_progress(void)
+{
+	struct policy policy = probe("mended", 1, 0);
+	struct hog hogs[HOGS];
+
+	start(hogs);
+	ooms(hogs, 3);
+	check_bypassed(&policy, 10, "it claimed progress 3 times in a row and made none");
+	wait_for_the_end_of_a_bypass();
+	renew_both(hogs);
+	*(int32_t *)policy_data(&policy, "targets") = hogs[BAIT].pid;
+	ooms(hogs, 1);
+	check_log("oom_policy=mended");
+	renew_both(hogs);
+	ooms(hogs, 3);
+	check(wait_for_ms(klog_count("policy mended is bypassed for 10 s") == 2, 2000), "bypasses of 10 s", "2",
+	      "%d", klog_count("policy mended is bypassed for 10 s"));
+	check_not_log("policy mended is bypassed for 20 s");
+	check_killed(&hogs[BAIT]);
+}
+
+/* Three times in a row: who claims in vain every other time is asked on. */
+static void bypass_means_in_a_row(void)
+{
+	struct policy policy = policy_open("probe", "now_and_then");
+	bool alternates = true;
+	struct hog hogs[HOGS];
+
+	policy_set(&policy, "alternates", &alternates, 1);
+	policy_set_u32(&policy, "verdict", 1);
+	policy_load(&policy);
+	policy_attach(&policy);
+	start(hogs);
+	ooms(hogs, 7);
+	check_killed(&hogs[BAIT]);
+	check(policy_u64(&policy, "nr_calls") >= 7, "calls of the policy", "7 or more", "%llu",
+	      (unsigned long long)policy_u64(&policy, "nr_calls"));
+	check_not_log("is bypassed");
+}
+
+/* Of the CPU that this scenario keeps busy. */
+static void pin(pid_t pid)
+{
+	cpu_set_t one;
+
+	CPU_ZERO(&one);
+	CPU_SET(1, &one);
+	require(!sched_setaffinity(pid, sizeof(one), &one), "a process stays on one CPU", "%s", strerror(errno));
+}
+
+/*
+ * What counts is what a policy takes, not how long it waits for a CPU that others use. In a
+ * machine where who runs in the kernel can be made to wait, see BOOT_ARGUMENTS.
+ */
+static void bypass_not_for_a_busy_host(void)
+{
+	struct policy policy = probe("waits", 0, 900);
+	pid_t busy[4];
+	struct hog hogs[HOGS];
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(busy); i++) {
+		busy[i] = fork();
+		if (!busy[i]) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			pin(0);
+			for (;;)
+				;
+		}
+	}
+	start(hogs);
+	sysctl_write("vm/bpf_oom_budget_ms", "500");
+	for (int i = 0; i < 4; i++) {
+		if (i)
+			renew_both(hogs);
+		pin(hogs[GROWER].pid);
+		hog_order(&hogs[GROWER], 20 * MIB);
+		require(wait_for(hog_filled(&hogs[GROWER]) || hog_reap(&hogs[GROWER])),
+			"an OOM is solved", "it is not");
+		keep_going();
+	}
+	sysctl_write("vm/bpf_oom_budget_ms", "1000");
+	for (unsigned int i = 0; i < ARRAY_SIZE(busy); i++) {
+		kill(busy[i], SIGKILL);
+		waitpid(busy[i], NULL, 0);
+	}
+	check_killed(&hogs[BAIT]);
+	check(policy_u64(&policy, "nr_calls") >= 4, "calls of the policy", "4 or more", "%llu",
+	      (unsigned long long)policy_u64(&policy, "nr_calls"));
+	check_not_log("is bypassed");
 }
 
 /* A program may run while it is unloaded: unloading waits for it. */
@@ -359,6 +516,10 @@ static void group_kill_counts_once(void)
 const struct scenario rule_scenarios[] = {
 	{ "bypass_false_claims", "common", bypass_false_claims },
 	{ "bypass_slow_policy", "common", bypass_slow_policy },
+	{ "bypass_lasts_longer_each_time", "common", bypass_lasts_longer_each_time },
+	{ "bypass_begins_anew_after_progress", "common", bypass_begins_anew_after_progress },
+	{ "bypass_means_in_a_row", "common", bypass_means_in_a_row },
+	{ "bypass_not_for_a_busy_host", "swapoff", bypass_not_for_a_busy_host },
 	{ "unloading_waits_for_handler", "common", unloading_waits_for_handler },
 	{ "panic_on_oom_spares_memcg", "common", panic_on_oom_spares_memcg },
 	{ "allocating_task_spares_memcg", "common", allocating_task_spares_memcg },

@@ -64,7 +64,7 @@ def test_a_damaged_manifest_or_object_is_drift() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"problem": "the kernel has detached it"}, "detached"),
+        ({"problem": "it is detached"}, "detached"),
         ({"struct": "bpf_psi_ops"}, "is a bpf_psi_ops"),
         ({"ops_name": "x"}, "kernel log calls it 'x'"),
         ({"frozen": False}, "not frozen"),

@@ -199,53 +199,42 @@ def test_who_observes_never_acts(paths: Paths) -> None:
     assert (found.id, found.whole, found.cause) == ("observe", True, "it observes (mode: observe) and never acts")
 
 
-SLOW = "3 calls in a row took longer than 1000 ms"
+SLOW = "3 calls in a row took more than 1000 ms of CPU time"
 IDLE = "it claimed progress 3 times in a row and made none"
 
 
-def log(paths: Paths, *lines: str) -> None:
-    files(Path(paths.root), {"dev/kmsg": "".join(f"{line}\n" for line in lines)})
+def bypassed(paths: Paths, text: str) -> None:
+    files(Path(paths.root), {"proc/sys/vm/bpf_oom_bypassed": text})
 
 
-def bypassed(name: str, why: str, seconds: float, prio: int = 4) -> str:
-    return f"{prio},339,{int(seconds * 1e6)},-;bpf_oom: policy {name} is bypassed: {why}"
-
-
-def test_a_bypass_is_read_from_the_kernel_log(paths: Paths) -> None:
-    """FAULTS.md B8: one log line, and the status said that the kernel had detached it."""
-    now, up = time.time(), time.clock_gettime(time.CLOCK_MONOTONIC)
-    log(
-        paths,
-        "6,1,0,-;Linux version 6.12.0 (gcc (Debian))",
-        bypassed("leaf", IDLE, up - 900),
-        bypassed("other", IDLE, up - 50),
-        " SUBSYSTEM=x",
-        bypassed("leaf", SLOW, up - 60),
-        # Somebody with the right to write to the log, and a process with a name of its own.
-        bypassed("leaf", "forged", up - 1, prio=12),
-        "4,340,1,-;Memory cgroup out of memory: Killed process 7 (bpf_oom: policy leaf is bypassed: x)",
-    )
+def test_a_bypass_lasts_for_a_time(paths: Paths) -> None:
+    """FAULTS.md B8 and B9: when, until when and why, of the very link that is loaded."""
+    now = time.time()
+    bypassed(paths, f"1 4000 16000 {SLOW}\n7 60000 0 {IDLE}\nrubbish\n8 x 1 y\n\n")
     found = bypasses(paths)
-    assert {name: each.reason for name, each in found.items()} == {"leaf": SLOW, "other": IDLE}
-    assert abs(found["leaf"].time - (now - 60)) < 2
+    assert {link: (each.reason, each.lasts) for link, each in found.items()} == {1: (SLOW, True), 7: (IDLE, False)}
+    assert abs(found[1].time - (now - 4)) < 2 and abs(found[1].until - (now + 16)) < 2
     wanted = policy()
-    loaded = held(paths, wanted, detached=True, problem="the kernel has detached it")
-    (why,) = told(paths, wanted, loaded)
+    (why,) = told(paths, wanted)
     assert (why.id, why.whole) == ("bypassed", True)
-    when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(found["leaf"].time))
-    assert why.cause.startswith(f"the kernel has bypassed it since {when}") and why.cause.endswith(f"UTC, as {SLOW}")
-    # One that has been loaded anew since acts.
-    assert told(paths, wanted) == []
+    begin, end = (time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(each)) for each in (found[1].time, found[1].until))
+    assert why.cause.startswith("the kernel bypasses it from ") and why.cause.endswith(f"UTC, as {SLOW}")
+    assert len(begin) == len(end) and " to " in why.cause
+    # One that has been loaded anew since has another link, and one whose bypass is over acts.
+    assert told(paths, wanted, held(paths, wanted, link_id=2)) == []
+    assert told(paths, wanted, held(paths, wanted, link_id=7)) == []
 
 
-@pytest.mark.parametrize("lines", [None, [], [bypassed("other", SLOW, 5)]])
-def test_a_detached_policy_of_which_the_log_says_nothing(paths: Paths, lines: list[str] | None) -> None:
-    if lines is not None:
-        log(paths, *lines)
+@pytest.mark.parametrize("text", ["", "\n"])
+def test_nobody_is_bypassed(paths: Paths, text: str) -> None:
+    bypassed(paths, text)
+    assert bypasses(paths) == {} and told(paths, policy()) == []
+
+
+def test_a_policy_that_was_detached(paths: Paths) -> None:
     wanted = policy()
-    (why,) = told(paths, wanted, held(paths, wanted, detached=True, problem="the kernel has detached it"))
-    assert (why.id, why.whole) == ("detached", True)
-    assert "journalctl -k" in why.remedy
+    (why,) = told(paths, wanted, held(paths, wanted, detached=True, problem="it is detached"))
+    assert (why.id, why.whole) == ("detached", True) and "bpf-oom apply" in why.remedy
 
 
 # ---------------------------------------------------------------- everybody who tells of a policy
@@ -299,17 +288,17 @@ def test_the_status_of_policies_that_do_not_always_act(engine: Engine, capsys: p
 
 
 def test_the_status_of_policies_that_never_act(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
-    up = time.clock_gettime(time.CLOCK_MONOTONIC)
-    log(engine.paths, bypassed("leaf", SLOW, up - 60))
+    bypassed(engine.paths, f"7 60000 20000 {SLOW}\n")
+    engine.held["leaf"].link_id = 7  # type: ignore[attr-defined]
     files(Path(engine.paths.root), {f"sys/fs/cgroup/t/{name}/cgroup.pressure": "0\n" for name in "ab"})
-    leaf = engine.held["leaf"]  # type: ignore[attr-defined]
-    leaf.detached, leaf.problem = True, "the kernel has detached it"
     found, said = status(engine, capsys)
     assert not found["leaf"]["active"] and not found["pressure"]["active"]
-    assert found["leaf"]["why"].startswith("the kernel has bypassed it since ") and SLOW in found["leaf"]["why"]
-    assert found["leaf"]["drift"] == ["the kernel has detached it"]
+    assert found["leaf"]["why"].startswith("the kernel bypasses it from ") and SLOW in found["leaf"]["why"]
+    # It is loaded as wanted: nobody has to load it anew.
+    assert found["leaf"]["drift"] == []
     assert found["leaf"]["bypassed"]["reason"] == SLOW and abs(found["leaf"]["bypassed"]["time"] - time.time() + 60) < 2
-    assert [each["id"] for each in found["leaf"]["reasons"]] == ["drift", "bypassed"]
+    assert abs(found["leaf"]["bypassed"]["until"] - time.time() - 20) < 2
+    assert [each["id"] for each in found["leaf"]["reasons"]] == ["bypassed"]
     assert [each["id"] for each in found["pressure"]["reasons"]] == ["pressure_off"]
     assert f"leaf (oom, order 100, largest_leaf): NOT ACTIVE: {found['leaf']['why']}\n" in said
     assert "pressure (psi, order 100, largest_leaf): NOT ACTIVE: pressure is not watched in /t/a, /t/b" in said
