@@ -141,6 +141,7 @@ void bpf_oom_tramp_evaluate(void);
 extern struct btf *bpf_oom_btf;
 extern u32 bpf_oom_ops_id;
 int bpf_oom_check_kfuncs(const struct bpf_prog *prog);
+int bpf_oom_may_register(struct bpf_link *link);
 
 int bpf_oom_init(void);
 void bpf_oom_exit(void);

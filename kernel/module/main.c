@@ -16,6 +16,7 @@
 
 #include "bpf_oom.h"
 
+#include <linux/capability.h>
 #include <linux/ftrace.h>
 #include <linux/pid.h>
 #include <linux/rcupdate.h>
@@ -243,6 +244,18 @@ static bool listed(const char * const *list, size_t nr, const char *name)
 		if (!strcmp(list[i], name))
 			return true;
 	return false;
+}
+
+/*
+ * May the current task register a policy? CAP_BPF can be handed to a container by a token, but
+ * who decides what dies on the whole host must be its administrator. And without a link nobody
+ * could find what is registered, nor its owner be known.
+ */
+int bpf_oom_may_register(struct bpf_link *link)
+{
+	if (!capable(CAP_SYS_ADMIN))
+		return -EPERM;
+	return link ? 0 : -EOPNOTSUPP;
 }
 
 struct btf *bpf_oom_btf;

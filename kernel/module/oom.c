@@ -799,7 +799,11 @@ static int bpf_oom_validate(void *kdata)
 static int bpf_oom_reg(void *kdata, struct bpf_link *link)
 {
 	struct bpf_oom_handler *handler, *pos;
-	int ret = 0;
+	int ret;
+
+	ret = bpf_oom_may_register(link);
+	if (ret)
+		return ret;
 
 	handler = kzalloc(sizeof(*handler), GFP_KERNEL_ACCOUNT);
 	if (!handler)

@@ -690,6 +690,10 @@ static int bpf_psi_reg(void *kdata, struct bpf_link *link)
 	bool exists = false;
 	int ret;
 
+	ret = bpf_oom_may_register(link);
+	if (ret)
+		return ret;
+
 	psi = kzalloc(sizeof(*psi), GFP_KERNEL_ACCOUNT);
 	if (!psi)
 		return -ENOMEM;

@@ -54,6 +54,8 @@ FAULTS = {
     37: ("the time of day decides over a bypass", "swapoff", "bypass_not_for_a_busy_host"),
     38: ("three claims in vain need not be in a row", "common", "bypass_means_in_a_row"),
     39: ("a bypass never ends", "common", "bypass_lasts_longer_each_time"),
+    40: ("whoever may load programs may register a policy", "common", "registering_wants_sys_admin"),
+    41: ("a policy may be registered without a link", "common", "registering_wants_a_link"),
 }
 #: A second scenario that notices the same fault in another way.
 ALSO = {16: "psi_seed", 20: "bypass_slow_policy"}

@@ -42,6 +42,8 @@ SCENARIOS = {
         "bypass_lasts_longer_each_time",
         "bypass_begins_anew_after_progress",
         "bypass_means_in_a_row",
+        "registering_wants_sys_admin",
+        "registering_wants_a_link",
         "unloading_waits_for_handler",
         "panic_on_oom_spares_memcg",
         "allocating_task_spares_memcg",

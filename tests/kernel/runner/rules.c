@@ -2,6 +2,7 @@
 /* What holds around policies: sysctls, sysrq, bypassing, counts, replacing without a gap. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -10,6 +11,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -282,6 +284,51 @@ static void bypass_not_for_a_busy_host(void)
 	check_not_log("is bypassed");
 }
 
+static void have_sys_admin(bool have)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2];
+
+	require(!syscall(SYS_capget, &header, data), "capabilities can be read", "%s", strerror(errno));
+	if (have)
+		data[0].effective |= 1U << CAP_SYS_ADMIN;
+	else
+		data[0].effective &= ~(1U << CAP_SYS_ADMIN);
+	require(!syscall(SYS_capset, &header, data), "capabilities can be set", "%s", strerror(errno));
+}
+
+/* CAP_BPF can be handed to a container by a token; who decides about the whole host wants more. */
+static void registering_wants_sys_admin(void)
+{
+	static const char * const objects[] = { "probe", "psi_probe" };
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(objects); i++) {
+		struct policy policy = policy_open(objects[i], NULL);
+
+		policy_load(&policy);
+		have_sys_admin(false);
+		check_int("registering without CAP_SYS_ADMIN (-EPERM)", -EPERM, policy_try_attach(&policy));
+		have_sys_admin(true);
+		check_int("registering with it", 0, policy_try_attach(&policy));
+		policy_unload(&policy);
+	}
+}
+
+/* What nobody holds by a link nobody can find, nor tell what became of it. */
+static void registering_wants_a_link(void)
+{
+	static const char * const objects[] = { "probe", "psi_probe" };
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(objects); i++) {
+		struct policy policy = policy_open(objects[i], NULL);
+
+		bpf_map__set_map_flags(policy.map, bpf_map__map_flags(policy.map) & ~BPF_F_LINK);
+		policy_load(&policy);
+		check_int("registering without a link (-EOPNOTSUPP)", -EOPNOTSUPP, policy_try_attach(&policy));
+		policy_unload(&policy);
+	}
+}
+
 /* A program may run while it is unloaded: unloading waits for it. */
 static void unloading_waits_for_handler(void)
 {
@@ -520,6 +567,8 @@ const struct scenario rule_scenarios[] = {
 	{ "bypass_begins_anew_after_progress", "common", bypass_begins_anew_after_progress },
 	{ "bypass_means_in_a_row", "common", bypass_means_in_a_row },
 	{ "bypass_not_for_a_busy_host", "swapoff", bypass_not_for_a_busy_host },
+	{ "registering_wants_sys_admin", "common", registering_wants_sys_admin },
+	{ "registering_wants_a_link", "common", registering_wants_a_link },
 	{ "unloading_waits_for_handler", "common", unloading_waits_for_handler },
 	{ "panic_on_oom_spares_memcg", "common", panic_on_oom_spares_memcg },
 	{ "allocating_task_spares_memcg", "common", allocating_task_spares_memcg },
