@@ -341,6 +341,34 @@ static void declared_oom_weighs_score_adj(void)
 	      "it is the first", "before the eater", "%s", strstr(klog(), "(eater)") ? "after" : "not at all");
 }
 
+/* The text of a program may be constant, writable, on its stack, or nowhere at all. */
+static void psi_constraint_texts(void)
+{
+	static const char * const printed[] = {
+		"CONSTANT", "WRITABLE", "ON_STACK", "CONSTRAINT_BPF", "CONSTRAINT_BPF",
+		"TWO?WORDS?AND?LINES,?AND?MORE?THAN?THE?KERNEL?HAS?A?PLACE?FOR?I",
+	};
+	struct policy policy;
+	struct hog eater;
+
+	make_eater(&eater, "t/cg", 40);
+	for (unsigned int i = 0; i < ARRAY_SIZE(printed); i++) {
+		if (i) {
+			eater.pid = 0;
+			hog_start(&eater);
+		}
+		policy = policy_open("psi_texts", NULL);
+		policy_set_u64(&policy, "watch_id", cg_id("t/cg"));
+		policy_set_u32(&policy, "kind_of_text", i);
+		policy_load(&policy);
+		policy_attach(&policy);
+		hog_order(&eater, 500 * MIB);
+		check_killed(&eater);
+		check_constraint(printed[i]);
+		policy_unload(&policy);
+	}
+}
+
 /*
  * Who does not wait is told that another OOM is being handled. The two handlers wait for
  * each other: nobody else might get a CPU while both are running.
@@ -704,6 +732,7 @@ const struct scenario psi_scenarios[] = {
 	{ "psi_removed_cgroup", "common", psi_removed_cgroup },
 	{ "psi_free_is_told_once", "common", psi_free_is_told_once },
 	{ "declared_oom_weighs_score_adj", "common", declared_oom_weighs_score_adj },
+	{ "psi_constraint_texts", "common", psi_constraint_texts },
 	{ "declaring_without_waiting", "common", declaring_without_waiting },
 	{ "psi_restarted_service", "common", psi_restarted_service },
 	{ "psi_online_during_init", "common", psi_online_during_init },
