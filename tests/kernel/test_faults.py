@@ -56,6 +56,7 @@ FAULTS = {
     39: ("a bypass never ends", "common", "bypass_lasts_longer_each_time"),
     40: ("whoever may load programs may register a policy", "common", "registering_wants_sys_admin"),
     41: ("a policy may be registered without a link", "common", "registering_wants_a_link"),
+    42: ("who loads sees only the cgroups of a namespace", "common", "psi_from_a_cgroup_namespace"),
 }
 #: A second scenario that notices the same fault in another way.
 ALSO = {16: "psi_seed", 20: "bypass_slow_policy"}

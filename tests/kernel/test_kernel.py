@@ -71,6 +71,7 @@ SCENARIOS = {
         "psi_removed_cgroup",
         "psi_free_is_told_once",
         "declared_oom_weighs_score_adj",
+        "psi_from_a_cgroup_namespace",
         "psi_constraint_texts",
         "declaring_without_waiting",
         "psi_restarted_service",

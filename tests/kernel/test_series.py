@@ -32,6 +32,8 @@ def tree(tmp_path: Path) -> Path:
     top.mkdir()
     (top / "Makefile").write_text("VERSION = 6\nPATCHLEVEL = 12\nSUBLEVEL = 1\nmrproper:\n")
     (top / "Kconfig").write_text("")
+    (top / "kernel" / "bpf").mkdir(parents=True)
+    (top / "kernel" / "bpf" / "helpers.c").write_text("\tcgrp = __cgroup_get_from_id(cgid);\n")
     # As the real one has them: links to folders, and to what is not there.
     (top / "scripts").mkdir()
     (top / "scripts" / "prefix").symlink_to("..")
@@ -70,6 +72,17 @@ def test_bad_input_is_one_sentence(tmp_path: Path, environment: dict[str, str], 
 def test_a_tree_of_another_series_is_refused(tree: Path, tmp_path: Path) -> None:
     result = build(tmp_path / "cache", LINUX_SRC=str(tree), SERIES="7.3")
     assert result.stderr == f"kernel/build: LINUX_SRC={tree} is a source of the series 6.12, not 7.3\n"
+
+
+@pytest.mark.parametrize("helpers", ["\tcgrp = cgroup_get_from_id(cgid);\n", "\tcgrp = x__cgroup_get_from_id(cgid);\n", None])
+def test_a_tree_whose_programs_see_only_a_namespace_is_refused(tree: Path, tmp_path: Path, helpers: str | None) -> None:
+    """FAULTS.md C12: policies in a container would not find the cgroups that they are about."""
+    path = tree / "kernel" / "bpf" / "helpers.c"
+    path.unlink() if helpers is None else path.write_text(helpers)
+    result = build(tmp_path / "cache", LINUX_SRC=str(tree))
+    assert result.returncode == 1
+    why = "its bpf_cgroup_from_id() does not use __cgroup_get_from_id(); take a later 6.12"
+    assert result.stderr == f"kernel/build: LINUX_SRC={tree} is too old: {why}\n"
 
 
 def test_a_configuration_that_is_missing(tmp_path: Path) -> None:

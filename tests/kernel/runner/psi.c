@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* The seed's pressure event, pressure_oom, and the life of triggers. */
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -339,6 +340,27 @@ static void declared_oom_weighs_score_adj(void)
 	check(strstr(klog(), "(adjusted)") && (!strstr(klog(), "(eater)") ||
 					       strstr(klog(), "(adjusted)") < strstr(klog(), "(eater)")),
 	      "it is the first", "before the eater", "%s", strstr(klog(), "(eater)") ? "after" : "not at all");
+}
+
+/* A loader in a cgroup namespace, as in a container, watches cgroups outside of it. */
+static void psi_from_a_cgroup_namespace(void)
+{
+	struct policy policy;
+	int status;
+	pid_t pid;
+
+	cg_make("t/inside", false);
+	cg_make("t/outside", false);
+	policy = psi_probe("t/outside", EVENT_RECORDS);
+	policy_load(&policy);
+	pid = fork();
+	if (!pid) {
+		cg_join("t/inside", getpid());
+		_exit(unshare(CLONE_NEWCGROUP) ? 1 : policy_try_attach(&policy) ? 2 : 0);
+	}
+	require(pid > 0 && waitpid(pid, &status, 0) == pid, "a loader runs", "%s", strerror(errno));
+	check_int("status of the loader", 0, status);
+	check_int("the trigger outside is made", 0, (int32_t)policy_u32(&policy, "watch_results"));
 }
 
 /* The text of a program may be constant, writable, on its stack, or nowhere at all. */
@@ -732,6 +754,7 @@ const struct scenario psi_scenarios[] = {
 	{ "psi_removed_cgroup", "common", psi_removed_cgroup },
 	{ "psi_free_is_told_once", "common", psi_free_is_told_once },
 	{ "declared_oom_weighs_score_adj", "common", declared_oom_weighs_score_adj },
+	{ "psi_from_a_cgroup_namespace", "common", psi_from_a_cgroup_namespace },
 	{ "psi_constraint_texts", "common", psi_constraint_texts },
 	{ "declaring_without_waiting", "common", declaring_without_waiting },
 	{ "psi_restarted_service", "common", psi_restarted_service },
