@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -89,6 +90,18 @@ def test_a_configuration_that_is_missing(tmp_path: Path) -> None:
     result = build(tmp_path / "cache", "--deb", CONFIG="/nowhere/config")
     assert result.stderr.startswith("kernel/build: CONFIG=/nowhere/config is no file; give a kernel configuration")
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("series", ["6.12", "7.3"])
+def test_each_sysctl_is_documented_where_it_is_made(series: str) -> None:
+    """FAULTS.md C10: as a heading under Documentation/, in the patch that brings it."""
+    made = 0
+    for path in sorted((ROOT / "kernel" / series).glob("*.patch")):
+        added = [line[1:] for line in path.read_text().splitlines() if line.startswith("+")]
+        for name in re.findall(r'\.procname = "(.*)"', "\n".join(added)):
+            made += 1
+            assert f"\n{name}\n{'=' * len(name)}\n" in "\n".join(added), f"{path.name} documents no {name}"
+    assert made >= 3
 
 
 def test_both_series_say_the_same_in_the_same_order() -> None:
