@@ -203,12 +203,15 @@ BEYOND_PLAIN = {
     "bypass_begins_anew_after_progress",
     "bypass_false_claims",
     "bypass_lasts_longer_each_time",
+    "bypass_means_in_a_row",
+    "bypass_not_for_a_busy_host",
     "bypass_slow_policy",
     "group_kill_counts_once",
     "oom_group",
     "pressure_oom_follows_restart",
     "psi_averages",
     "psi_averages_forget_the_past",
+    "psi_constraint_texts",
     "psi_many_during_init",
     "psi_online_during_init",
     "psi_restarted_service",
@@ -268,6 +271,14 @@ def test_machine_ran_to_its_end(boot: Booter, name: str) -> None:
     booted = boot(name)
     assert booted.why_ended == "it ended"
     assert "reboot: Restarting system" in booted.log
+
+
+if os.environ.get("FLAVOUR") == "plain":
+
+    def test_the_plain_kernel_has_the_prototypes_of_the_first_version(artifact: Path) -> None:
+        names = set((artifact / "btf").read_bytes().split(b"\0"))
+        assert {b"constraint_text__nullable", b"handle_cgroup_free", b"bpf_psi_ops"} <= names
+        assert not {b"constraint_text__ign", b"handle_cgroup_online", b"bpf_psi__nullable", b"bpf_oom_limits"} & names
 
 
 def test_panic_on_oom_comes_before_policies(boot: Booter) -> None:

@@ -25,6 +25,12 @@ const volatile u32 page_size SEC(".rodata") = 4096;
 #define POLICY_TEXT(name) const char name[] SEC(".rodata")
 
 /*
+ * But what an OOM is declared with is writable: the verifier of a kernel with the plain first
+ * version of the interface takes no other, later ones take any.
+ */
+#define DECLARED_TEXT(name) char name[] SEC(".data")
+
+/*
  * Counters, read by policy_info. They lie in a map of their own, which the loader hands on
  * when a policy is replaced. PSI handlers run side by side, so add atomically.
  */

@@ -52,8 +52,8 @@ const volatile u32 sustained_ms;
  */
 const volatile u32 cooldown_ms = 10000;
 
-POLICY_TEXT(constraint_io) = "CONSTRAINT_BPF_PSI_IO";
-POLICY_TEXT(constraint_mem) = "CONSTRAINT_BPF_PSI_MEM";
+DECLARED_TEXT(constraint_io) = "CONSTRAINT_BPF_PSI_IO";
+DECLARED_TEXT(constraint_mem) = "CONSTRAINT_BPF_PSI_MEM";
 
 u64 nr_declared COUNTER;	/* OOMs declared of which somebody died */
 u64 nr_watched COUNTER;		/* triggers made, at load and for cgroups that came later */

@@ -15,7 +15,7 @@ const volatile u32 init_ms;		/* how long init() takes */
 const volatile bool twice;		/* ask for each trigger twice, the second time in vain */
 const volatile bool declares;		/* an event declares an OOM in its cgroup */
 
-POLICY_TEXT(constraint) = "CONSTRAINT_BPF_PSI_MEM";
+DECLARED_TEXT(constraint) = "CONSTRAINT_BPF_PSI_MEM";
 
 /* What was told: the id of a cgroup, with GONE or'd in for handle_cgroup_free(). */
 #define GONE		(1ULL << 63)

@@ -18,7 +18,7 @@ const volatile s32 init_result;
 enum { EVENT_RECORDS, EVENT_DECLARES, EVENT_DECLARES_GLOBAL, EVENT_BAD_ORDERS, EVENT_TRIES };
 const volatile u32 on_event;
 
-POLICY_TEXT(constraint) = "CONSTRAINT_BPF_PSI_MEM";
+DECLARED_TEXT(constraint) = "CONSTRAINT_BPF_PSI_MEM";
 
 s32 watch_results[MAX_WATCHES];
 u32 nr_events;

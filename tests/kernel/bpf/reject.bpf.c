@@ -9,7 +9,8 @@ struct oom_control___freed {
 	bool bpf_memory_freed;
 } __attribute__((preserve_access_index));
 
-POLICY_TEXT(text) = "text";
+POLICY_TEXT(message) = "text";
+DECLARED_TEXT(text) = "text";
 char buffer[8];
 
 #define OOM_MAP(map)							\
@@ -75,7 +76,7 @@ PSI_EVENT_SEC void PSI_EVENT(psi_kills_handle)
 
 	if (!task)
 		return;
-	oom_kill((void *)trigger, task, text);
+	oom_kill((void *)trigger, task, message);
 	bpf_task_release(task);
 }
 PSI_MAP(psi_kills);
