@@ -207,7 +207,7 @@ static bool cgroup_online(const struct cgroup *cgrp)
 
 static struct {
 	u64 cgroup_id;
-	bool gone;
+	u64 serial;	/* of the cgroup that was made, 0: it is gone */
 } ring[RING_SIZE];
 /* So many were written; the last RING_SIZE are there. */
 static u64 ring_head;
@@ -274,7 +274,7 @@ static void ring_write(struct cgroup *cgrp, bool gone)
 	wanted = atomic_read(&nr_bpf_psi);
 	if (wanted) {
 		ring[ring_head % RING_SIZE].cgroup_id = cgroup_id(cgrp);
-		ring[ring_head % RING_SIZE].gone = gone;
+		ring[ring_head % RING_SIZE].serial = gone ? 0 : cgrp->self.serial_nr;
 		ring_head++;
 	}
 	raw_spin_unlock_irqrestore(&ring_lock, flags);
@@ -293,14 +293,14 @@ static void cgroup_removed(void *data, struct cgroup *cgrp, const char *path)
 }
 
 /* False if it was overwritten. */
-static bool ring_read(u64 at, u64 *id, bool *gone)
+static bool ring_read(u64 at, u64 *id, u64 *serial)
 {
 	bool there;
 
 	raw_spin_lock_irq(&ring_lock);
 	there = ring_head - at <= RING_SIZE;
 	*id = ring[at % RING_SIZE].cgroup_id;
-	*gone = ring[at % RING_SIZE].gone;
+	*serial = ring[at % RING_SIZE].serial;
 	raw_spin_unlock_irq(&ring_lock);
 	return there;
 }
@@ -408,19 +408,20 @@ static void ring_work(struct work_struct *work)
 	struct bpf_psi *psi = container_of(work, struct bpf_psi, ring_work);
 	u64 serial, id;
 	u64 head = ring_settled_head(&serial);
-	bool gone;
 
 	while (psi->next != head) {
-		if (!ring_read(psi->next, &id, &gone)) {
+		if (!ring_read(psi->next, &id, &serial)) {
 			psi->next = ring_settled_head(&serial);
 			look_at_all(psi, serial);
 			break;
 		}
 		psi->next++;
-		if (gone)
-			tell_gone(psi, id);
-		else
+		if (serial) {
 			tell_online(psi, id);
+			psi->told_serial = serial;
+		} else {
+			tell_gone(psi, id);
+		}
 	}
 	/* What was written meanwhile has queued this work again. */
 }

@@ -57,6 +57,7 @@ FAULTS = {
     40: ("whoever may load programs may register a policy", "common", "registering_wants_sys_admin"),
     41: ("a policy may be registered without a link", "common", "registering_wants_a_link"),
     42: ("who loads sees only the cgroups of a namespace", "common", "psi_from_a_cgroup_namespace"),
+    43: ("who is late by more than is remembered is told no more", "common", "psi_many_during_init"),
 }
 #: A second scenario that notices the same fault in another way.
 ALSO = {16: "psi_seed", 20: "bypass_slow_policy"}

@@ -12,6 +12,7 @@ const volatile u32 resource = PSI_RESOURCE_MEM | PSI_RESOURCE_FULL;
 const volatile u32 threshold_us = 20000;
 const volatile u32 window_us = 500000;
 const volatile u32 init_ms;		/* how long init() takes */
+const volatile u32 online_ms;		/* how long handle_cgroup_online() takes */
 const volatile bool twice;		/* ask for each trigger twice, the second time in vain */
 const volatile bool declares;		/* an event declares an OOM in its cgroup */
 
@@ -59,6 +60,8 @@ PSI_ONLINE_SEC void PSI_ONLINE(psi_online_online)
 	int err;
 
 	tell(online_id);
+	if (online_ms)
+		meet_wait_ms(MEET_DONE, online_ms);
 	if (!ours(online_id))
 		return;
 	err = bpf_psi_create_trigger(NULL, online_id, resource, threshold_us, window_us);

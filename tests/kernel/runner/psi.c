@@ -8,6 +8,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <bpf/bpf.h>
+
 #include "harness.h"
 
 #define RESOURCE_IO	0
@@ -546,7 +548,7 @@ static void psi_online_during_init(void)
 }
 
 /*
- * More than the module remembers, and all at once: it looks at all cgroups then, tells of each
+ * More than the kernel remembers, and all at once: it looks at all cgroups then, tells of each
  * once, and of none that was there before.
  */
 #define MANY	1500
@@ -581,6 +583,65 @@ static void psi_many_during_init(void)
 	cg_make("t/after", false);
 	check(wait_for(policy_u32(&policy, "nr_told") == MANY + 1), "who comes after is told of", "one more",
 	      "%u", policy_u32(&policy, "nr_told"));
+}
+
+/* Small objects of the kernel, of whatever kind. */
+static long long small_objects(void)
+{
+	FILE *file = fopen("/proc/slabinfo", "r");
+	char line[512], name[64];
+	long long sum = 0, active;
+
+	require(file, "/proc/slabinfo can be read", "%s", strerror(errno));
+	while (fgets(line, sizeof(line), file))
+		if (sscanf(line, "%63s %lld", name, &active) == 2 && !strncmp(name, "kmalloc", 7) &&
+		    strlen(name) > 3 && !strcmp(name + strlen(name) - 3, "-32"))
+			sum += active;
+	fclose(file);
+	return sum;
+}
+
+/*
+ * Who is late by more than is remembered is told of each once, of none twice; and what is
+ * remembered takes no memory, however many cgroups come and go.
+ */
+static void psi_late_for_many(void)
+{
+	struct policy policy;
+	uint32_t end = 2, yes = 1;	/* MEET_DONE */
+	long long before, grown;
+	char name[32];
+	int i;
+
+	cg_make("t/elsewhere", false);
+	policy = psi_online("t/elsewhere");	/* told of all, watches none */
+	policy_set_u32(&policy, "online_ms", 120000);
+	policy_load(&policy);
+	policy_attach(&policy);
+	cg_make("t/first", false);
+	require(wait_for(policy_u32(&policy, "nr_told") == 1), "the first is told of", "it is not");
+	for (i = 0; i < MANY; i++) {
+		snprintf(name, sizeof(name), "t/late%d", i);
+		cg_make(name, false);
+	}
+	keep_going();
+	before = small_objects();
+	for (i = 0; i < MANY; i++) {
+		cg_make("t/churn", false);
+		require(cg_remove("t/churn"), "a cgroup goes", "it does not");
+	}
+	wait_for_ms((grown = small_objects() - before) < MANY / 2, 5000);
+	check(grown < MANY / 2, "small objects that 1500 cgroups leave which came and went", "hardly any", "%lld", grown);
+	check_int("told of meanwhile", 1, policy_u32(&policy, "nr_told"));
+	require(!bpf_map__update_elem(bpf_object__find_map_by_name(policy.object, "meet"), &end, sizeof(end), &yes,
+				      sizeof(yes), BPF_ANY), "the handler is let go", "it is not");
+	check(wait_for(policy_u32(&policy, "nr_told") == MANY + 1), "each is told of", "1501", "%u",
+	      policy_u32(&policy, "nr_told"));
+	pause_ms(200);
+	check_int("and none twice", MANY + 1, policy_u32(&policy, "nr_told"));
+	cg_make("t/after", false);
+	check(wait_for(policy_u32(&policy, "nr_told") == MANY + 2), "who comes after is told of", "one more", "%u",
+	      policy_u32(&policy, "nr_told"));
 }
 
 /* A trigger that is there already is not made twice. */
@@ -760,6 +821,7 @@ const struct scenario psi_scenarios[] = {
 	{ "psi_restarted_service", "common", psi_restarted_service },
 	{ "psi_online_during_init", "common", psi_online_during_init },
 	{ "psi_many_during_init", "common", psi_many_during_init },
+	{ "psi_late_for_many", "common", psi_late_for_many },
 	{ "psi_same_trigger_twice", "common", psi_same_trigger_twice },
 	{ "psi_trigger_cap", "common", psi_trigger_cap },
 	{ "psi_averages", "common", psi_averages },
