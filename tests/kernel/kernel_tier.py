@@ -180,6 +180,10 @@ def build_initramfs(artifact: Path, directory: Path) -> Path:
     files.append(("trees", 0o100644, "\n".join(trees()).encode() + b"\n", none))
     files.append(("init", 0o100755, runner.read_bytes(), none))
     libraries = shared_libraries(runner)
+    if (selftest := artifact / "selftest").is_dir():
+        files.append(("selftest", 0o40755, b"", none))
+        files += [(f"selftest/{path.name}", 0o100755, path.read_bytes(), none) for path in sorted(selftest.iterdir())]
+        libraries += [path for path in shared_libraries(selftest / "bpf_oom") if path not in libraries]
     folders = {parent for path in libraries for parent in path.parents if parent != Path("/")}
     files += [(str(path)[1:], 0o40755, b"", none) for path in sorted(folders)]
     files += [(str(path)[1:], 0o100755, path.read_bytes(), none) for path in libraries]

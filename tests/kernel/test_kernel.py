@@ -50,6 +50,7 @@ SCENARIOS = {
         "sysrq_asks_policies",
         "nofs_memcg_oom",
         "group_kill_counts_once",
+        "selftest_of_the_series",
         "kill_refusals",
         "refusal_frees_nothing",
         "no_second_victim",
@@ -219,6 +220,7 @@ BEYOND_PLAIN = {
     "psi_restarted_service",
     "psi_same_trigger_twice",
     "psi_trigger_cap",
+    "selftest_of_the_series",
     "storm",
     "unwatched_is_not_called_watched",
 }
@@ -226,6 +228,8 @@ ALL = {scenario: name for name, names in SCENARIOS.items() for scenario in names
 if not kernel_tier.is_stock():
     # A kernel with the interface built in has no module for it.
     del SCENARIOS["module"]
+else:
+    SCENARIOS["common"] = [each for each in SCENARIOS["common"] if each != "selftest_of_the_series"]
 if os.environ.get("FLAVOUR") == "plain":
     SCENARIOS = {name: [each for each in names if each not in BEYOND_PLAIN] for name, names in SCENARIOS.items()}
 

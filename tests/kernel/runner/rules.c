@@ -560,6 +560,35 @@ static void group_kill_counts_once(void)
 	check_int("errors of the policy", 0, policy_u64(&policy, "nr_errors"));
 }
 
+/* The series' own selftest, as somebody runs it who has built it in the tree. */
+static void selftest_of_the_series(void)
+{
+	char text[8192] = "", *end;
+	int output[2], status;
+	size_t used = 0;
+	ssize_t got;
+	pid_t pid;
+
+	require(!pipe2(output, O_CLOEXEC), "a pipe can be made", "%s", strerror(errno));
+	pid = fork();
+	if (!pid) {
+		dup2(output[1], STDOUT_FILENO);
+		dup2(output[1], STDERR_FILENO);
+		if (!chdir("/selftest"))
+			execl("./bpf_oom", "bpf_oom", NULL);
+		_exit(127);
+	}
+	close(output[1]);
+	while ((got = read(output[0], text + used, sizeof(text) - 1 - used)) > 0) {
+		used += got;
+		keep_going();
+	}
+	require(pid > 0 && waitpid(pid, &status, 0) == pid, "it ends", "it does not");
+	end = used > 700 ? text + used - 700 : text;
+	check(!status && strstr(text, "pass:2 fail:0 xfail:0 xpass:0 skip:0 error:0"), "its two tests pass", "status 0",
+	      "status 0x%x, %s", status, end);
+}
+
 const struct scenario rule_scenarios[] = {
 	{ "bypass_false_claims", "common", bypass_false_claims },
 	{ "bypass_slow_policy", "common", bypass_slow_policy },
@@ -575,6 +604,7 @@ const struct scenario rule_scenarios[] = {
 	{ "sysrq_asks_policies", "common", sysrq_asks_policies },
 	{ "nofs_memcg_oom", "common", nofs_memcg_oom },
 	{ "group_kill_counts_once", "common", group_kill_counts_once },
+	{ "selftest_of_the_series", "common", selftest_of_the_series },
 	{ "replacing_leaves_no_gap", "storm", replacing_leaves_no_gap },
 	{ "replacing_witness_sees_gap", "storm", replacing_witness_sees_gap },
 	{ }
