@@ -115,6 +115,7 @@ def spared(process: Process, settings: Settings) -> bool:
 
 def tier(settings: Settings, path: str, freed: float, process: Process | None = None) -> int:
     """Who would give back less than min_usage comes after all others."""
+
     def listed(selectors: list[str]) -> bool:
         return covered(selectors, path) or (process is not None and named(selectors, process))
 

@@ -176,7 +176,7 @@ static struct choice {
 	u32 group_spared;
 	u32 hopeless_level;		/* a cgroup below which nobody is looked for, 0: none */
 	u64 hopeless_id;
-	u64 unowned;			/* bytes of anonymous memory that nobody has where they are charged */
+	u64 unowned;			/* anonymous bytes that nobody has where they are charged */
 	u32 nr_refused;
 	u32 nr_strays;
 	u32 nr_considered;
@@ -752,6 +752,14 @@ static __noinline int look_at_leaderless(struct task_struct *leader, bool system
 	return 0;
 }
 
+/* Whether there may be more to know of it than what a look at its cgroup tells. */
+static __always_inline bool is_special(struct task_struct *task, u64 mm, bool system)
+{
+	if (!mm)
+		return !(task->flags & PF_KTHREAD) && BPF_CORE_READ(task, signal, nr_threads) > 1;
+	return shares_mm(task, mm) || (system && BPF_CORE_READ(task, signal, oom_flag_origin));
+}
+
 /*
  * Of all processes: those that share their memory and may not die; those that are where
  * their first thread is not; and with `system` the one that asked for all the memory that
@@ -770,9 +778,7 @@ static __noinline int look_at_everybody(bool system)
 			break;
 		}
 		mm = (u64)BPF_CORE_READ(task, mm);
-		if (mm ? !shares_mm(task, mm) &&
-			 !(system && BPF_CORE_READ(task, signal, oom_flag_origin)) :
-			 task->flags & PF_KTHREAD || BPF_CORE_READ(task, signal, nr_threads) < 2)
+		if (!is_special(task, mm, system))
 			continue;
 
 		struct task_struct *held __put(task) = bpf_task_acquire(task);

@@ -419,8 +419,9 @@ static __noinline int look_for_moved(int level)
 	return 0;
 }
 
-static __always_inline void consider_moved(struct mem_cgroup *memcg, u64 more)
+static __always_inline void consider_moved(struct mem_cgroup *memcg, u64 bytes)
 {
+	u64 more = bytes < choice.unowned ? bytes : choice.unowned;
 	u64 group = victim == VICTIM_OOM_GROUP ? oom_group_id(memcg) : 0;
 	struct mem_cgroup *top __put(memcg) = group ? memcg_from_cgroup_id(group) : NULL;
 
@@ -442,7 +443,7 @@ static __noinline void consider_rest(struct mem_cgroup *top)
 
 		if (!memcg)
 			break;
-		consider_moved(memcg, mover->usage < choice.unowned ? mover->usage : choice.unowned);
+		consider_moved(memcg, mover->usage);
 	}
 }
 

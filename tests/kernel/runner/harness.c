@@ -15,6 +15,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/swap.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -343,6 +344,22 @@ int hog_main(int argc, char **argv)
 			return 1;
 	}
 	return 0;
+}
+
+/* The machine's disk as swap; an earlier scenario may have had files there. */
+void disk_swap_on(int mib)
+{
+	static char page[4096];
+	uint32_t *header = (uint32_t *)(page + 1024);
+	int disk;
+
+	wait_for(umount(DISK) == 0 || errno != EBUSY);
+	disk = open("/dev/vda", O_RDWR | O_CLOEXEC);
+	header[0] = 1;			/* version */
+	header[1] = mib * 256 - 1;	/* last page */
+	memcpy(page + sizeof(page) - 10, "SWAPSPACE2", 10);
+	require(disk >= 0 && pwrite(disk, page, sizeof(page), 0) == sizeof(page) && !fsync(disk) && !close(disk) &&
+		!swapon("/dev/vda", 0), "the disk serves as swap", "%s", strerror(errno));
 }
 
 void disk_mount(void)

@@ -44,6 +44,7 @@ extern const struct scenario module_scenarios[];
 extern const struct scenario bench_scenarios[];
 extern const struct scenario victim_scenarios[];
 extern const struct scenario hiding_scenarios[];
+extern const struct scenario case_scenarios[];
 int actor_main(int argc, char **argv);
 
 /* Checks: `what` reads as a statement, expected and actual go into the report. */
@@ -116,6 +117,7 @@ struct hog {
 #define DISK	"/disk"
 
 void disk_mount(void);		/* the machine's disk there, unless it is */
+void disk_swap_on(int mib);	/* ... as swap */
 void hog_start(struct hog *hog);
 void hog_order(struct hog *hog, uint64_t bytes);	/* and do not wait */
 bool hog_fill(struct hog *hog, uint64_t bytes);		/* false when it died or hangs */

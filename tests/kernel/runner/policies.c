@@ -623,22 +623,6 @@ static void unwatched_is_not_called_watched(void)
 
 #define SWAP_MIB	16
 
-static void swap_on(void)
-{
-	static char page[4096];
-	uint32_t *header = (uint32_t *)(page + 1024);
-	int disk;
-
-	/* An earlier scenario may have had files there. */
-	wait_for(umount(DISK) == 0 || errno != EBUSY);
-	disk = open("/dev/vda", O_RDWR | O_CLOEXEC);
-	header[0] = 1;				/* version */
-	header[1] = SWAP_MIB * 256 - 1;		/* last page */
-	memcpy(page + sizeof(page) - 10, "SWAPSPACE2", 10);
-	require(disk >= 0 && pwrite(disk, page, sizeof(page), 0) == sizeof(page) && !fsync(disk) && !close(disk) &&
-		!swapon("/dev/vda", 0), "the disk serves as swap", "%s", strerror(errno));
-}
-
 /* With free swap it is not called an OOM, when the swap is full it is. */
 static void pressure_and_swap(void)
 {
@@ -650,7 +634,7 @@ static void pressure_and_swap(void)
 	struct decision decision;
 	struct hog eater;
 
-	swap_on();
+	disk_swap_on(SWAP_MIB);
 	eat(&eater, "t/p");
 	policy = start("pressure_and_swap", NULL, words);
 	hog_order(&eater, 26 * MIB);	/* six of them go to the swap */

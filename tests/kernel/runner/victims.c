@@ -359,20 +359,14 @@ static void b_session_process(void)
 
 static void swapoff_origin(const char *object)
 {
-	static char page[4096];
-	uint32_t *header = (uint32_t *)(page + 1024);
-	int disk = open("/dev/vda", O_RDWR | O_CLOEXEC), status, i;
+	int status, i;
 	struct policy policy;
 	static char names[8][16];
 	struct hog hogs[8];
 	long long free_kib;
 	pid_t pid;
 
-	header[0] = 1;
-	header[1] = 62 * 256 - 1;
-	memcpy(page + sizeof(page) - 10, "SWAPSPACE2", 10);
-	require(disk >= 0 && pwrite(disk, page, sizeof(page), 0) == sizeof(page) && !fsync(disk) && !close(disk) &&
-		!swapon("/dev/vda", 0), "the disk serves as swap", "%s", strerror(errno));
+	disk_swap_on(62);
 	if (object)
 		policy = start(object, "f", NULL, true);
 	free_kib = meminfo_kib("MemAvailable");
