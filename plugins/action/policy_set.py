@@ -10,6 +10,7 @@ from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.errors imp
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.specs import SET_REQUIRED_IF, SET_SPEC
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._policies import Resolver
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._transfer import TransferringAction
+from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._wanted import refuse_slips
 
 
 class ActionModule(TransferringAction):
@@ -21,6 +22,7 @@ class ActionModule(TransferringAction):
         resolver = Resolver(options["compile_on"], self.find, self.renderer(task_vars or {}))
         try:
             policies = options["policies"] or {}
+            refuse_slips(policies)
             request = resolver.request(policies if options["state"] == "present" else {})
         except BpfOomError as error:
             return self.failure(error)

@@ -18,6 +18,7 @@ from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._fleet import (
     observing,
 )
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._report import fleet_report
+from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._wanted import wanted_policies
 
 
 class FilterModule:
@@ -33,4 +34,5 @@ class FilterModule:
             "host_result": host_result,
             "kills_between": kills_between,
             "observing": observing,
+            "wanted_policies": wanted_policies,
         }
