@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import re
 import struct
-from typing import Any, Dict, Sequence, Tuple
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 from .errors import BpfOomError
 
@@ -32,12 +32,18 @@ FORMS = {
     "cgroup": "a glob of cgroup paths such as /system.slice/db@*.service",
     "own": "own:GLOB for the processes of a cgroup without those of the cgroups below it",
     "name": "name:GLOB for the names of root's processes, or name:GLOB@UID for those of another user",
-    "uid": "uid:NUMBER or uid:FIRST-LAST",
+    "uid": "uid:NUMBER, uid:FIRST-LAST or user:NAME",
 }
+#: A user by name is resolved on the host, when a play runs there; the manifest keeps the number, so that a boot needs no directory.
+USER = "user"
 _UID_MAX = 2**32 - 2
 _COMM_MAX = 15
+_DIGITS = re.compile(r"-?[0-9]{1,20}\Z")
 _UIDS = re.compile(r"([0-9]{1,10})(?:-([0-9]{1,10}))?\Z")
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.@\\-]{0,254}\$?\Z")
 _NAME_OF_USER = re.compile(r"(.+)@([0-9]{1,10}(?:-[0-9]{1,10})?)\Z", re.DOTALL)
+_MOUNT = "/sys/fs/cgroup"
+_OTHER_GLOB = re.compile(r"\[[^]/]+\]|\{[^}/]*,[^}/]*\}")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,47}\Z")
 # Files that the kernel puts into cgroups. Another name that begins like one is a cgroup's own affair.
 _INTERFACE_FILE = re.compile(
@@ -48,6 +54,13 @@ _INTERFACE_FILE = re.compile(
     r"|cpuset\.(cpus|mems|cpus\.effective|mems\.effective|cpus\.exclusive|cpus\.partition)\Z"
     r"|(io|irq)\.pressure\Z|io\.(max|stat|weight|latency)\Z|pids\.(current|events|max|peak)\Z"
 )
+
+
+def whole_number(value: Any) -> Optional[int]:
+    """A number as it is or as text, which is what a template of the inventory and the command line leave behind; None for all else."""
+    if isinstance(value, str) and _DIGITS.match(value):
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def as_bytes(text: str) -> bytes:
@@ -99,6 +112,22 @@ def check_glob(path: str) -> str:
     return path
 
 
+def check_meant(path: str) -> str:
+    """Refuse what is a path and can never stand for what its author means; of persisted policies check_glob() will do."""
+    what = f"the cgroup path {path!r}"
+    if path == _MOUNT or path.startswith(f"{_MOUNT}/"):
+        raise BpfOomError(f"{what} begins with {_MOUNT}", f"leave that out, as in {path[len(_MOUNT) :] or '/'}")
+    if "**" in path:
+        raise BpfOomError(
+            f"{what} has '**', which stands for no more than '*'", "give a glob for each level; what is below a cgroup is often meant with it"
+        )
+    if _OTHER_GLOB.search(path):
+        raise BpfOomError(
+            f"{what} has brackets, which stand for themselves", "use '*' for any bytes of one name and '?' for one, or several globs"
+        )
+    return path
+
+
 def glob_pattern(glob: str) -> re.Pattern[bytes]:
     """A glob as the policies read it, for the bytes of a name: '*' and '?' stand for anything but '/', '?' for one byte."""
     wild = {ord("*"): b"[^/]*", ord("?"): b"[^/]"}
@@ -125,14 +154,18 @@ def check_selector(text: Any, kinds: Sequence[str] = _KINDS[1:]) -> Tuple[str, i
     if not isinstance(text, str):
         raise BpfOomError(f"{text!r} is no selector", f"give {forms}")
     kind, _colon, rest = text.partition(":")
-    if text.startswith("/") or kind not in ("name", "uid", "own"):
+    if text.startswith("/") or kind not in ("name", "uid", "own", USER):
         kind = "cgroup"
-    if kind not in kinds:
+    if ("uid" if kind == USER else kind) not in kinds:
         raise BpfOomError(f"{text!r} is a selector of kind {kind}, which has no meaning here", f"give {forms}")
     if kind == "cgroup":
         return kind, 0, 0, check_glob(text)
     if kind == "own":
         return kind, 0, 0, check_glob(rest)
+    if kind == USER:
+        if not _USER.match(rest):
+            raise BpfOomError(f"{text!r} names no user", f"give {FORMS['uid']}")
+        return kind, 0, 0, rest
     users = rest
     if kind == "name":
         # Root's, as anybody can call a process by any name.
@@ -155,9 +188,15 @@ def selectors_bytes(param: Param) -> bytes:
     weights = param["value"] if param["type"] == "weights" else dict.fromkeys(param["value"], 0)
     # Of weights the first that matches counts: the longer, the more special.
     texts = sorted(weights, key=lambda text: (-len(text), text)) if param["type"] == "weights" else list(weights)
+    users: Mapping[str, Optional[int]] = param.get("users") or {}
     packed = b""
     for text in texts:
         kind, low, high, glob = check_selector(text)
+        if kind == USER:
+            uid = users.get(glob)
+            if uid is None:
+                continue  # nobody here is called so
+            kind, low, high, glob = "uid", uid, uid, ""
         raw = b"" if glob == "/" else as_bytes(glob)
         parts = bytes(at + 1 for at, byte in enumerate(raw) if byte == ord("/")) if kind in ("cgroup", "own") else b""
         packed += _SELECTOR.pack(_KINDS.index(kind), low, high, weights[text], len(parts), parts, raw)

@@ -9,7 +9,7 @@ from typing import Dict, Union
 
 from .._common.params import Param, selectors_bytes
 from .._common.text import shown
-from .._common.words import line, loaded_line
+from .._common.words import loaded_line, param_line
 from .._store.manifest import Manifest
 
 Value = Union[int, str, bytes]
@@ -91,6 +91,11 @@ def expected_rodata(manifest: Manifest) -> Dict[str, Value]:
     return wanted
 
 
+def _told(param: Param | None) -> Param | None:
+    """What a parameter is; its unit is for who reads of it."""
+    return {key: value for key, value in param.items() if key != "unit"} if param else None
+
+
 def persist_reasons(wanted: Manifest, persisted: Manifest | None, broken: str, object_problem: str) -> list[Reason]:
     """Why the persisted policy is not the wanted one."""
     if broken:
@@ -112,10 +117,8 @@ def persist_reasons(wanted: Manifest, persisted: Manifest | None, broken: str, o
     ):
         reasons.append(Reason("object", "the persisted object has other contents"))
     for name in sorted(set(persisted.params) | set(wanted.params)):
-        if persisted.params.get(name) != wanted.params.get(name):
-            old, new = (
-                line(name, params[name]["value"]) if name in params else "unset" for params in (persisted.params, wanted.params)
-            )
+        if _told(persisted.params.get(name)) != _told(wanted.params.get(name)):
+            old, new = (param_line(name, params[name]) if name in params else "unset" for params in (persisted.params, wanted.params))
             reasons.append(Reason(_parameter(name), f"the persisted parameter {name} is {old}, wanted {new}"))
     if object_problem and not reasons:
         reasons.append(Reason("object", object_problem))
@@ -151,8 +154,11 @@ def load_reasons(
         if name == "object_digest":
             sentence = f"the loaded object is {str(found)[:12]}, wanted {wanted.inputs[:12]}"
         elif isinstance(found, bytes) and name in wanted.params:
-            value = line(name, wanted.params[name]["value"])
+            value = param_line(name, wanted.params[name])
             sentence = f"the loaded parameter {name} is {loaded_line(name, found)}, wanted {value}"
+        elif isinstance(found, int) and wanted.params.get(name, {}).get("unit"):
+            told = (param_line(name, wanted.params[name], each) for each in (found, value))
+            sentence = f"the loaded parameter {name} is {next(told)}, wanted {next(told)}"
         else:
             sentence = f"the loaded parameter {name} is {found!r}, wanted {value!r}"
         reasons.append(Reason("loaded" if name in ("object_digest", "policy_name") else _parameter(name), sentence))

@@ -169,6 +169,8 @@ def unmatched(paths: Paths, manifest: Manifest) -> list[str]:
             glob = path_of(text)
             if glob not in ("", "/") and not _matching(paths, glob, memory=False):
                 found.append(f"no cgroup matches {text} in its {name} now")
+        nobody = [user for user, number in sorted((param.get("users") or {}).items()) if number is None]
+        found += [f"this host knew no user {user}, who is in its {name}, when a play last ran here" for user in nobody]
     return found
 
 

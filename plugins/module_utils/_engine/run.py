@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any, Dict
 
 from .._common.errors import BpfOomError
+from .._common.params import USER, Params
 from .._kernel.capability import together
 from .._store.manifest import Manifest, digest
 from .engine import Engine, Outcome, Survey, complete_wish
@@ -31,6 +32,8 @@ def run(request: Request, check: bool, engine: Engine | None = None) -> dict[str
             return result(remove_everything(engine, check), {})
         survey = engine.survey()
         policies: dict[str, dict[str, Any]] = request["policies"]
+        for policy in policies.values():
+            resolve_users(policy["params"])
         kinds = {name: policy["kind"] for name, policy in policies.items()}
         blocked = engine.blocked(survey, kinds, check, bool(request.get("interface_announced")))
         capability = survey.capability.report()
@@ -65,6 +68,22 @@ def run(request: Request, check: bool, engine: Engine | None = None) -> dict[str
             outcome = apply(engine, survey, wish, blocked)
         outcome.warnings += warnings + needs.warnings
         return result(outcome, capability)
+
+
+def resolve_users(params: Params) -> None:
+    """Users by name become numbers where they are users; None for who is not known here."""
+    for param in params.values():
+        names = [text.partition(":")[2] for text in param["value"] if text.startswith(f"{USER}:")] if param["type"] == "selectors" else []
+        if names:
+            # Few name any, and a module's sources are compiled at each run.
+            import pwd
+
+            param["users"] = {}
+            for name in names:
+                try:
+                    param["users"][name] = pwd.getpwnam(name).pw_uid
+                except KeyError:
+                    param["users"][name] = None
 
 
 def result(outcome: Outcome, capability: dict[str, Any]) -> dict[str, Any]:

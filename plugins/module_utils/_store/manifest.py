@@ -79,6 +79,7 @@ def _check(manifest: Manifest, name: str) -> None:
         kind, value = param["type"], param["value"]
         need(kind in TYPES, f"type of parameter {key}")
         need(isinstance(param.get("default", True), bool), f"default of parameter {key}")
+        need(isinstance(param.get("unit", ""), str), f"unit of parameter {key}")
         if kind == "bool":
             need(isinstance(value, bool), f"value of parameter {key}")
         elif kind in ("selectors", "weights"):
@@ -86,6 +87,10 @@ def _check(manifest: Manifest, name: str) -> None:
                 isinstance(value, dict if kind == "weights" else list) and len(value) <= SELECTORS_MAX,
                 f"value of parameter {key}",
             )
+            users = param.get("users", {})
+            need(isinstance(users, dict), f"users of parameter {key}")
+            for number in users.values():
+                need(number is None or (_is_int(number) and 0 <= number < 2**32 - 1), f"users of parameter {key}")
             for text in value:
                 check_selector(text)
                 weight = value[text] if kind == "weights" else 0

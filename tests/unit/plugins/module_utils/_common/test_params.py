@@ -17,7 +17,11 @@ from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.params imp
     selectors_bytes,
     show_selectors,
 )
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.typed import check_metadata, type_params
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.typed import check_metadata, spelled_number, type_params
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.words import number_words, param_line
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine.run import resolve_users
+from hypothesis import given as drawn
+from hypothesis import strategies as st
 
 SPECS = {
     "size": {"type": "u64", "unit": "bytes", "range": [0, 1000], "default": 0},
@@ -28,6 +32,11 @@ SPECS = {
     "protect": {"type": "selectors", "of": ["cgroup", "own", "name", "uid"], "default": ["/init.scope", "name:sshd"]},
     "prefer": {"type": "selectors", "of": ["cgroup", "own", "name", "uid"], "default": []},
     "priorities": {"type": "weights", "range": [0, 1000], "default": {}},
+    "memory": {"type": "u64", "unit": "bytes", "default": 0},
+    "window_us": {"type": "u32", "unit": "microseconds", "default": 1000000},
+    "stall_us": {"type": "u32", "unit": "microseconds", "percent_of": "window_us", "default": 500000},
+    "pause_ms": {"type": "u32", "unit": "milliseconds", "default": 0},
+    "weight": {"type": "u32", "unit": "percent", "range": [0, 100], "default": 0},
     "low": {"type": "u32", "default": 1},
     "high": {"type": "u32", "default": 2},
 }
@@ -63,6 +72,20 @@ CONSTRAINTS = [["protect", "shares nothing with", "prefer"], ["low", "<=", "high
         ("protect", ["/a/memory.hog", "/a/tab\there", "/a/\udcff"], ["/a/memory.hog", "/a/tab\there", "/a/\udcff"]),
         ("scope", ["/a" * 32], ["/a" * 32]),
         ("priorities", {"/a": 0, "/b/*": "1000"}, {"/a": 0, "/b/*": 1000}),
+        ("memory", "64M", 64 << 20),
+        ("memory", "1 GiB", 1 << 30),
+        ("memory", "17", 17),
+        ("window_us", "250us", 250),
+        ("window_us", "500ms", 500000),
+        ("window_us", "10s", 10000000),
+        ("pause_ms", "2min", 120000),
+        ("pause_ms", "1h", 3600000),
+        ("pause_ms", "2000us", 2),
+        ("stall_us", "50%", 500000),
+        ("weight", "50%", 50),
+        ("scope", "/a", ["/a"]),
+        ("protect", "user:postgres", ["user:postgres"]),
+        ("protect", ["uid:postgres", "user:postgres", "user:26", "user:1-2"], ["user:postgres", "uid:26", "uid:1-2"]),
     ],
 )
 def test_taken(name: str, given: Any, value: Any) -> None:
@@ -85,7 +108,31 @@ def test_taken(name: str, given: Any, value: Any) -> None:
         ({"level": "half"}, "one of some, full"),
         ({"level": 1}, "one of some, full"),
         ({"scope": 5}, "list of selectors"),
-        ({"scope": "/a"}, "list of selectors"),
+        ({"scope": "a"}, "not absolute"),
+        ({"scope": {"/a": 1}}, "list of selectors"),
+        ({"scope": "user:postgres"}, "selector of kind user, which has no meaning here"),
+        ({"protect": "user:"}, "names no user"),
+        ({"protect": "user:a b"}, "names no user; give uid:NUMBER, uid:FIRST-LAST or user:NAME"),
+        ({"scope": ["/sys/fs/cgroup/a"]}, "begins with /sys/fs/cgroup; leave that out, as in /a"),
+        ({"scope": ["/sys/fs/cgroup"]}, "leave that out, as in /\\."),
+        ({"protect": ["own:/sys/fs/cgroup/a"]}, "leave that out"),
+        ({"scope": ["/**/x"]}, "'\\*\\*', which stands for no more than '\\*'"),
+        ({"scope": ["/a[0-9]"]}, "brackets, which stand for themselves"),
+        ({"protect": ["/{a,b}"]}, "brackets"),
+        ({"priorities": {"/a/**": 1}}, "no more than"),
+        ({"memory": "64MB"}, "give a whole number from 0 to .* bytes, or a size such as 64M"),
+        ({"memory": "64m"}, "such as 64M"),
+        ({"memory": "-1M"}, "such as 64M"),
+        ({"memory": "\u0663M"}, "such as 64M"),
+        ({"memory": "99999999999T"}, "such as 64M"),
+        ({"pause_ms": "500us"}, "a time such as 500ms or 10s"),
+        ({"pause_ms": "50%"}, "a time such as"),
+        ({"stall_us": "0.5%"}, "or a share such as 50% of 'window_us'"),
+        ({"stall_us": "33%", "window_us": 10}, "no whole number"),
+        ({"window": 5}, "'window' is 5, and of what is not said; give a time such as 500ms or 10s, or call it 'window_us'"),
+        ({"window": "10s", "window_us": 5}, "Both 'window' and 'window_us'"),
+        ({"size": "\u00b2"}, "whole number"),
+        ({"size": "--1"}, "whole number"),
         ({"scope": [5]}, "5 is no selector"),
         ({"scope": ["relative"]}, "not absolute"),
         ({"scope": ["name:x"]}, "'scope': 'name:x' is a selector of kind name, which has no meaning here"),
@@ -192,6 +239,46 @@ def test_a_selector_is_taken(text: str) -> None:
     assert check_selector(text)[0] in ("cgroup", "own", "name", "uid")
 
 
+def test_a_parameter_may_be_called_without_its_unit_when_the_value_says_it() -> None:
+    params = type_params(SPECS, CONSTRAINTS, {"window": "10s", "stall": "60%", "pause": 0}, "p")
+    assert [params[name]["value"] for name in ("window_us", "stall_us", "pause_ms")] == [10000000, 6000000, 0]
+
+
+@pytest.mark.parametrize(
+    ("unit", "number", "text"),
+    [
+        ("bytes", 64 << 20, "64M"),
+        ("bytes", (64 << 20) + 1, "67108865"),
+        ("bytes", 0, "0"),
+        ("microseconds", 500000, "500ms"),
+        ("microseconds", 10000000, "10s"),
+        ("microseconds", 1001, "1001us"),
+        ("milliseconds", 1500, "1500ms"),
+        ("percent", 50, "50%"),
+        ("", 1024, "1024"),
+    ],
+)
+def test_a_number_is_shown_exactly(unit: str, number: int, text: str) -> None:
+    assert number_words(number, unit) == text
+    assert text == str(number) or spelled_number(text, unit) == number
+
+
+@drawn(st.sampled_from(["bytes", "microseconds", "milliseconds", "percent"]), st.integers(0, 2**64 - 1))
+def test_what_is_shown_is_read_back(unit: str, number: int) -> None:
+    shown = number_words(number, unit)
+    assert int(shown) == number if shown.isdigit() else spelled_number(shown, unit) == number
+
+
+def test_a_user_by_name_is_a_number_where_the_policy_runs() -> None:
+    param: dict[str, Any] = {"type": "selectors", "value": ["/a", "user:root", "user:nobody-of-this-name"]}
+    resolve_users({"protect": param})
+    assert param["users"] == {"root": 0, "nobody-of-this-name": None}
+    assert show_selectors(selectors_bytes(param)) == "/a, uid:0"
+    assert param_line("protect", param) == "/a, user:root (0), user:nobody-of-this-name (nobody here)"
+    param["users"] = {"root": 7}
+    assert show_selectors(selectors_bytes(param)) == "/a, uid:7"
+
+
 def test_defaults_are_filled_in() -> None:
     assert {name: param["value"] for name, param in type_params(SPECS, CONSTRAINTS, {}, "p").items()} == {
         name: spec["default"] for name, spec in SPECS.items()
@@ -220,6 +307,8 @@ def test_no_policy_name(name: Any) -> None:
         {"kind": "oom", "parameters": {"a": {"type": "u32", "default": 1}}, "constraints": [["a", "~", "a"]]},
         {"kind": "oom", "parameters": {"a": {"type": "selectors", "of": ["colour"], "default": []}}},
         {"kind": "oom", "parameters": {"a": {"type": "weights", "default": {}}}},
+        {"kind": "oom", "parameters": {"a": {"type": "u32", "percent_of": "b", "default": 1}}},
+        {"kind": "oom", "parameters": {"a": {"type": "u32", "percent_of": "a", "default": 1}}},
     ],
 )
 def test_bad_metadata(data: Any) -> None:
