@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
+from ansible.errors import AnsibleFilterError
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.errors import BpfOomError
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._fleet import (
     bad_hosts,
     before_change,
@@ -20,19 +23,39 @@ from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._fleet import (
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._report import fleet_report
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._wanted import wanted_policies
 
+FILTERS: list[Callable[..., Any]] = [
+    bad_hosts,
+    before_change,
+    fleet_bad,
+    fleet_json,
+    fleet_junit,
+    fleet_lines,
+    fleet_report,
+    host_result,
+    kills_between,
+    observing,
+    wanted_policies,
+]
+
+
+def in_words(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The filter, which refuses in one sentence whatever it cannot read."""
+
+    @functools.wraps(function)
+    def said(*given: Any, **named: Any) -> Any:
+        try:
+            return function(*given, **named)
+        except BpfOomError as error:
+            raise AnsibleFilterError(str(error)) from None
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            name = function.__name__
+            raise AnsibleFilterError(
+                f"What {name} was given has another form than it reads; see `ansible-doc -t filter linuxmm.bpf_oom.{name}`."
+            ) from None
+
+    return said
+
 
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {
-            "bad_hosts": bad_hosts,
-            "before_change": before_change,
-            "fleet_bad": fleet_bad,
-            "fleet_json": fleet_json,
-            "fleet_junit": fleet_junit,
-            "fleet_lines": fleet_lines,
-            "fleet_report": fleet_report,
-            "host_result": host_result,
-            "kills_between": kills_between,
-            "observing": observing,
-            "wanted_policies": wanted_policies,
-        }
+        return {function.__name__: in_words(function) for function in FILTERS}

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from xml.etree import ElementTree
 
+from ..module_utils._common.errors import BpfOomError
+
 #: Every host has one of these: as it must be; otherwise; not able to load policies; not to be asked; asked in vain.
 STATES = ("as_wanted", "drifted", "incapable", "unreachable", "failed")
 WORDS = {
@@ -20,6 +22,25 @@ WORDS = {
 }
 # What XML 1.0 cannot hold, not even escaped.
 _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def _hosts(given: Any) -> Mapping[str, Mapping[str, Any]]:
+    """What host_result() said of each host."""
+    for name, host in given.items() if isinstance(given, Mapping) else [("", None)]:
+        if not isinstance(host, Mapping) or host.get("state") not in STATES or not isinstance(host.get("drift"), list):
+            raise BpfOomError(
+                f"of the host {str(name)!r} there is no result", "give results of linuxmm.bpf_oom.host_result by host"
+            )
+    return given  # type: ignore[no-any-return]
+
+
+def _accepted(given: Any) -> set[str]:
+    """States that are no failure, as a list or as a text with commas, which is what `-e` makes of them."""
+    states = [text.strip() for text in given.split(",") if text.strip()] if isinstance(given, str) else list(given or ())
+    for state in states:
+        if state not in STATES:
+            raise BpfOomError(f"there is no state {state!r} of a host to accept", f"give some of {', '.join(STATES[1:])}")
+    return set(states)
 
 
 def _changed(result: Mapping[str, Any] | None) -> bool:
@@ -45,6 +66,8 @@ def host_result(results: Mapping[str, Any]) -> dict[str, Any]:
     it can differ. A host of which nothing is known has failed: it is never silently missing.
     """
     known = {name: value for name, value in results.items() if value and name != "skips"}
+    if not all(isinstance(value, Mapping) for value in known.values()):
+        raise BpfOomError("what is to be joined are no results of modules", "give them by the names set, command, unit and info")
     made: dict[str, Any] = {"state": "failed", "why": "", "drift": [], "policies": {}, "kernel": None, "booted": None}
     if any(value.get("unreachable") for value in known.values()):
         why = next(value.get("msg") for value in known.values() if value.get("unreachable"))
@@ -59,7 +82,10 @@ def host_result(results: Mapping[str, Any]) -> dict[str, Any]:
     made["kernel"] = capability.get("kernel")
     made["booted"] = info.get("booted")
     made["policies"] = info.get("policies") or known["set"].get("policies") or {}
-    problems = [each["sentence"] for each in capability.get("problems") or []]
+    # A host without PSI can do all that is wanted of one with OOM policies only.
+    kinds = {str(policy.get("kind")) for policy in (known["set"].get("policies") or {}).values()}
+    lacking = [kind for kind in sorted(kinds) if not capability.get(kind)]
+    problems = [each["sentence"] for each in capability.get("problems") or [] if each.get("kind", "any") in ("any", *lacking)]
     drift = _drift({**known, "set": known["set"]})
     blocked = [each["what"] for each in drift if each["aspect"] == "capability"]
     if not (blocked and results.get("skips")):
@@ -67,7 +93,7 @@ def host_result(results: Mapping[str, Any]) -> dict[str, Any]:
     number = len(made["drift"])
     if number:
         return {**made, "state": "drifted", "why": f"{number} difference{'s' if number > 1 else ''}"}
-    if blocked or not (capability.get("oom") and capability.get("psi")):
+    if blocked or lacking:
         why = dict.fromkeys(blocked or problems)  # one reason may hold for several policies
         return {**made, "state": "incapable", "why": _line(" ".join(why) or "it cannot load policies")}
     return {**made, "state": "as_wanted"}
@@ -79,6 +105,7 @@ def _line(text: Any) -> str:
 
 def fleet_lines(hosts: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """For people: the worst first, each difference with its policy and aspect, and how many hosts are how."""
+    hosts = _hosts(hosts)
     lines = []
     for state in reversed(STATES[1:]):
         for name, host in sorted(hosts.items()):
@@ -93,9 +120,9 @@ def fleet_lines(hosts: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def fleet_junit(hosts: Mapping[str, Mapping[str, Any]], accept: Iterable[str] = ()) -> str:
+def fleet_junit(hosts: Mapping[str, Mapping[str, Any]], accept: Iterable[str] | str = ()) -> str:
     """One test case a host. States in `accept` are skipped instead of failed."""
-    accepted = set(accept)
+    hosts, accepted = _hosts(hosts), _accepted(accept)
     bad = [name for name, host in hosts.items() if host["state"] not in {"as_wanted", *accepted}]
     errors = [name for name in bad if hosts[name]["state"] in ("unreachable", "failed")]
     suite = ElementTree.Element(
@@ -122,17 +149,21 @@ def _xml(text: str) -> str:
 
 def fleet_json(hosts: Mapping[str, Mapping[str, Any]]) -> str:
     """For machines: the hosts by name, and how many are how."""
+    hosts = _hosts(hosts)
     counts = {state: sum(host["state"] == state for host in hosts.values()) for state in STATES}
     return json.dumps({"version": 1, "counts": counts, "hosts": hosts}, indent=1, sort_keys=True) + "\n"
 
 
-def fleet_bad(hosts: Mapping[str, Mapping[str, Any]], accept: Iterable[str] = ()) -> list[str]:
+def fleet_bad(hosts: Mapping[str, Mapping[str, Any]], accept: Iterable[str] | str = ()) -> list[str]:
     """The hosts on whose account a check of the fleet has to fail."""
-    return sorted(name for name, host in hosts.items() if host["state"] not in {"as_wanted", *accept})
+    accepted = {"as_wanted", *_accepted(accept)}
+    return sorted(name for name, host in _hosts(hosts).items() if host["state"] not in accepted)
 
 
 def observing(policies: Mapping[str, Any]) -> dict[str, Any]:
     """The same policies, but all of them in observe mode."""
+    if not isinstance(policies, Mapping):
+        raise BpfOomError("there are no policies to observe", "give a dictionary of policies by their names")
     return {
         name: {**policy, "params": {**(policy.get("params") or {}), "mode": "observe"}} if isinstance(policy, Mapping) else policy
         for name, policy in policies.items()

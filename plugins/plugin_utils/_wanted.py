@@ -19,8 +19,8 @@ POLICIES = "bpf_oom_policies"
 #: How the variables begin that groups add theirs by.
 OF_GROUP = "bpf_oom_policies_of_"
 _COLLECTION = Path(__file__).resolve().parents[2]
-#: In the place of a policy's name, before a sentence why the variables cannot be meant. A filter that raised it would have it wrapped
-#: by ansible-core in words about templates, other ones in each version; policy_set's action plugin says it as it is.
+#: In the place of a policy's name, before a sentence why the variables cannot be meant. If a filter raised it ansible-core would
+#: wrap it in words about templates, other ones in each version; policy_set's action plugin says it as it is.
 REFUSED = "(refused)"
 # So alike that one letter more or less is the difference.
 _ALIKE = 0.93
@@ -50,9 +50,13 @@ def _policies(name: str, value: Any) -> Mapping[str, Any]:
         except ValueError:
             pass  # no dictionary, and told so
     if value is None or value == "":
-        raise BpfOomError(f"the variable {name} is empty, not even {{}}", "write policies below it, {} for none of them, or remove the variable")
+        raise BpfOomError(
+            f"the variable {name} is empty, not even {{}}", "write policies below it, {} for none of them, or remove the variable"
+        )
     if not isinstance(value, Mapping):
-        raise BpfOomError(f"the variable {name} is no dictionary", "give policies by their names, as linuxmm.bpf_oom.policy_set takes them")
+        raise BpfOomError(
+            f"the variable {name} is no dictionary", "give policies by their names, as linuxmm.bpf_oom.policy_set takes them"
+        )
     return value
 
 

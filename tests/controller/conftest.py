@@ -9,7 +9,8 @@ import os
 import pathlib
 import subprocess
 import sys
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -70,7 +71,12 @@ def run(tmp_path: pathlib.Path) -> Run:
         (tmp_path / "inventory.yml").write_text(json.dumps({"all": {"hosts": hosts or {"localhost": None}, "vars": variables}}))
         results = tmp_path / "results.json"
         results.write_text("")
-        command = [str(pathlib.Path(sys.executable).with_name("ansible-playbook")), "-i", str(tmp_path / "inventory.yml"), playbook]
+        command = [
+            str(pathlib.Path(sys.executable).with_name("ansible-playbook")),
+            "-i",
+            str(tmp_path / "inventory.yml"),
+            playbook,
+        ]
         for each in extra:
             command += ["-e", each if isinstance(each, str) else json.dumps(each)]
         done = subprocess.run(

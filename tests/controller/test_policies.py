@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The role policies and the playbooks: what of the inventory they take, and how. Many hosts in a play, as a play takes seconds."""
+"""The role policies and the playbooks: what of the inventory they take, and how; many hosts a play, as it takes seconds."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pytest
-from conftest import Play, Run, role
+from conftest import Run, role
 
 SET = "Ensure the complete set of policies"
 LARGEST = {"a": {"policy": "largest_leaf"}}
@@ -45,6 +44,10 @@ def test_what_a_host_may_say(run: Run) -> None:
         "as_text": ({"bpf_oom_policies": '{"a": {"policy": "largest_leaf"}}'}, {"a", "c"}),
     }
     # A parameter of the role adds to it, as a group's variable does.
-    play = run(role(bpf_oom_policies_of_site={"c": {"policy": "youngest"}}), hosts={name: host for name, (host, _) in hosts.items()})
+    play = run(
+        role(bpf_oom_policies_of_site={"c": {"policy": "youngest"}}), hosts={name: host for name, (host, _) in hosts.items()}
+    )
     assert play.status == 0, play.output
-    assert {name: set(play.result(SET, name)["policies"]) for name in hosts} == {name: wanted for name, (_, wanted) in hosts.items()}
+    assert {name: set(play.result(SET, name)["policies"]) for name in hosts} == {
+        name: wanted for name, (_, wanted) in hosts.items()
+    }

@@ -34,7 +34,7 @@ FORMS = {
     "name": "name:GLOB for the names of root's processes, or name:GLOB@UID for those of another user",
     "uid": "uid:NUMBER, uid:FIRST-LAST or user:NAME",
 }
-#: A user by name is resolved on the host, when a play runs there; the manifest keeps the number, so that a boot needs no directory.
+#: A user by name is looked up on the host when a play runs there; the manifest keeps the number, as a boot asks no directory.
 USER = "user"
 _UID_MAX = 2**32 - 2
 _COMM_MAX = 15
@@ -57,7 +57,7 @@ _INTERFACE_FILE = re.compile(
 
 
 def whole_number(value: Any) -> Optional[int]:
-    """A number as it is or as text, which is what a template of the inventory and the command line leave behind; None for all else."""
+    """A number, or one as text, which is what a template of the inventory and the command line leave behind; else None."""
     if isinstance(value, str) and _DIGITS.match(value):
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
@@ -119,11 +119,13 @@ def check_meant(path: str) -> str:
         raise BpfOomError(f"{what} begins with {_MOUNT}", f"leave that out, as in {path[len(_MOUNT) :] or '/'}")
     if "**" in path:
         raise BpfOomError(
-            f"{what} has '**', which stands for no more than '*'", "give a glob for each level; what is below a cgroup is often meant with it"
+            f"{what} has '**', which stands for no more than '*'",
+            "give a glob for each level",
         )
     if _OTHER_GLOB.search(path):
         raise BpfOomError(
-            f"{what} has brackets, which stand for themselves", "use '*' for any bytes of one name and '?' for one, or several globs"
+            f"{what} has brackets, which stand for themselves",
+            "use '*' and '?', or several globs",
         )
     return path
 

@@ -74,7 +74,10 @@ def _renamed(specs: Mapping[str, Mapping[str, Any]], given: Mapping[str, Any]) -
         if whole in given:
             raise BpfOomError(f"both '{name}' and '{whole}' are given, which are one parameter", "leave out one of them")
         if whole_number(value) not in (None, 0):
-            raise BpfOomError(f"parameter '{name}' is {value!r}, and of what is not said", f"give {_SPELLED['microseconds'][2]}, or call it '{whole}'")
+            raise BpfOomError(
+                f"parameter '{name}' is {value!r}, and of what is not said",
+                f"give {_SPELLED['microseconds'][2]}, or call it '{whole}'",
+            )
         found[whole] = found.pop(name)
     return found
 
@@ -165,7 +168,8 @@ def _share(name: str, value: Any, spec: Mapping[str, Any], whole: int) -> Any:
         return value
     if percent * whole % 100:
         raise BpfOomError(
-            f"parameter '{name}' is {value!r} of '{spec['percent_of']}', {whole}, which is no whole number", "choose another share"
+            f"parameter '{name}' is {value!r} of '{spec['percent_of']}', {whole}, which is no whole number",
+            "choose another share",
         )
     return percent * whole // 100
 

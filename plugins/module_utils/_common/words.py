@@ -11,7 +11,7 @@ from .params import USER, Param, Params, show_selectors
 _EMPTY = {"scope": "everything"}
 
 
-#: By unit the words for so many of it, the largest first; what none of them divides is a plain number. Both are read back the same.
+#: By unit the words for so many of it, the largest first; what none of them divides is a plain number. Both can be typed.
 _WORDS = {
     "bytes": ((2**40, "T"), (2**30, "G"), (2**20, "M"), (2**10, "K")),
     "microseconds": ((10**6, "s"), (1000, "ms"), (1, "us")),

@@ -118,7 +118,9 @@ def persist_reasons(wanted: Manifest, persisted: Manifest | None, broken: str, o
         reasons.append(Reason("object", "the persisted object has other contents"))
     for name in sorted(set(persisted.params) | set(wanted.params)):
         if _told(persisted.params.get(name)) != _told(wanted.params.get(name)):
-            old, new = (param_line(name, params[name]) if name in params else "unset" for params in (persisted.params, wanted.params))
+            old, new = (
+                param_line(name, params[name]) if name in params else "unset" for params in (persisted.params, wanted.params)
+            )
             reasons.append(Reason(_parameter(name), f"the persisted parameter {name} is {old}, wanted {new}"))
     if object_problem and not reasons:
         reasons.append(Reason("object", object_problem))

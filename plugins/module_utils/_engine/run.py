@@ -73,7 +73,11 @@ def run(request: Request, check: bool, engine: Engine | None = None) -> dict[str
 def resolve_users(params: Params) -> None:
     """Users by name become numbers where they are users; None for who is not known here."""
     for param in params.values():
-        names = [text.partition(":")[2] for text in param["value"] if text.startswith(f"{USER}:")] if param["type"] == "selectors" else []
+        names = (
+            [text.partition(":")[2] for text in param["value"] if text.startswith(f"{USER}:")]
+            if param["type"] == "selectors"
+            else []
+        )
         if names:
             # Few name any, and a module's sources are compiled at each run.
             import pwd

@@ -8,6 +8,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.linuxmm.bpf_oom.plugins.filter.fleet import FilterModule
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._fleet import (
     bad_hosts,
     before_change,
@@ -19,8 +21,12 @@ from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._fleet import (
     kills_between,
     observing,
 )
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
 
 CAPABLE = {"oom": True, "psi": True, "kernel": "6.12", "problems": []}
+WITHOUT_PSI = {**CAPABLE, "psi": False, "problems": [{"kind": "psi", "sentence": "PSI is off."}]}
 INCAPABLE = {"oom": False, "psi": False, "kernel": "6.1", "problems": [{"sentence": "This kernel has no bpf_oom_ops; boot one."}]}
 
 
@@ -43,7 +49,11 @@ def drifted(aspect: str, policy: str = "leaf", what: str = "it differs") -> dict
         ({"command": {"changed": True}}, "drifted"),
         ({"unit": {"changed": True}}, "drifted"),
         ({"info": {"boot_unit": {"installed": True, "enabled": False}}}, "drifted"),
-        ({"set": {"drift": [], "capability": INCAPABLE}}, "incapable"),
+        ({"set": {"drift": [], "capability": INCAPABLE, "policies": {"leaf": {"kind": "oom"}}}}, "incapable"),
+        # Without PSI a host can do what OOM policies want, and without anything what no policy wants.
+        ({"set": {"drift": [], "capability": WITHOUT_PSI, "policies": {"leaf": {"kind": "oom"}}}}, "as_wanted"),
+        ({"set": {"drift": [], "capability": WITHOUT_PSI, "policies": {"stall": {"kind": "psi"}}}}, "incapable"),
+        ({"set": {"drift": [], "capability": INCAPABLE, "policies": {}}}, "as_wanted"),
         ({"set": drifted("capability")}, "incapable"),
         ({"set": {"unreachable": True, "msg": "no route"}}, "unreachable"),
         ({"set": {"failed": True, "msg": "only root"}}, "failed"),
@@ -90,7 +100,7 @@ FLEET = {
     "a": host_result(results()),
     "b": host_result(results(set=drifted("order"))),
     "c": host_result(results(set={"unreachable": True, "msg": "no\nroute"})),
-    "d": host_result(results(set={"drift": [], "capability": INCAPABLE})),
+    "d": host_result(results(set={"drift": [], "capability": INCAPABLE, "policies": {"leaf": {"kind": "oom"}}})),
 }
 
 
@@ -166,3 +176,51 @@ def test_observing_changes_the_mode_and_nothing_else() -> None:
         "c": "no policy",
     }
     assert given["a"]["params"]["mode"] == "enforce"  # type: ignore[index]
+
+
+@pytest.mark.parametrize("accept", ["incapable", ["incapable"], ("incapable",), " incapable, unreachable"])
+def test_states_to_accept_are_a_list_or_a_text(accept: Any) -> None:
+    hosts = {"a": host_result(results(set=drifted("capability"))), "b": host_result(results())}
+    assert fleet_bad(hosts, accept) == []
+    assert 'skipped="1"' in fleet_junit(hosts, accept)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "says"),
+    [
+        ("fleet_bad", ({}, "incapabel"), "There is no state 'incapabel' of a host to accept; give some of drifted, incapable"),
+        ("fleet_junit", ({}, [1]), "no state 1"),
+        ("fleet_lines", ({"a": {}},), "Of the host 'a' there is no result; give results of linuxmm.bpf_oom.host_result"),
+        ("fleet_json", (None,), "there is no result"),
+        ("fleet_bad", ({"a": []},), "there is no result"),
+        ("observing", (None,), "no policies to observe"),
+        ("host_result", ({"set": "x"},), "no results of modules"),
+        ("host_result", (None,), "What host_result was given has another form than it reads"),
+        ("kills_between", (1, 2), "another form"),
+        ("before_change", ("", 1, 2), "another form"),
+        ("bad_hosts", (None,), "another form"),
+        ("fleet_report", ({"a": 1}, 0), "another form|no result"),
+    ],
+)
+def test_what_a_filter_cannot_read_is_one_sentence(name: str, given: tuple[Any, ...], says: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=says) as caught:
+        FilterModule().filters()[name](*given)
+    assert "\n" not in str(caught.value)
+
+
+WORDS = ["state", "drift", "set", "info", "policies", "capability", "why", "a"]
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["as_wanted", "drifted"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize("name", sorted(FilterModule().filters()))
+@settings(max_examples=300, deadline=None)
+@drawn(given=st.lists(VALUES, min_size=1, max_size=3))
+def test_no_value_gives_a_traceback(name: str, given: list[Any]) -> None:
+    try:
+        FilterModule().filters()[name](*given)
+    except AnsibleFilterError as error:
+        assert "\n" not in str(error)
