@@ -7,34 +7,40 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.params import INTEGERS, whole_number
+from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._vaulted import plain
 
-_INTEGERS = {
-    "u32": (0, 2**32 - 1, "U"),
-    "u64": (0, 2**64 - 1, "ULL"),
-    "s32": (-(2**31), 2**31 - 1, ""),
-    "s64": (-(2**63), 2**63 - 1, "LL"),
-}
+_SUFFIXES = {"u32": "U", "u64": "ULL", "s32": "", "s64": "LL"}
 _BYTES_MAX = 255
 
 
 def c_integer(value: Any, kind: str = "u64") -> str:
     """A whole number that fits the type, with the suffix of that type."""
-    if kind not in _INTEGERS:
-        raise AnsibleFilterError(f"c_integer knows no type {kind!r}; give one of {', '.join(_INTEGERS)}.")
-    low, high, suffix = _INTEGERS[kind]
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise AnsibleFilterError(f"c_integer: {value!r} is no {kind}; give a whole number from {low} to {high}.")
+    if not isinstance(kind, str) or kind not in INTEGERS:
+        raise AnsibleFilterError(f"c_integer knows no type {kind!r}; give one of {', '.join(INTEGERS)}.")
+    (low, high), suffix = INTEGERS[kind], _SUFFIXES[kind]
+    number = whole_number(plain(value))
+    # What it is instead may be a secret, and is not told; nor how ansible-core calls its type, which differs.
+    if number is None or not low <= number <= high:
+        raise AnsibleFilterError(f"c_integer: what it was given is no {kind}; give a whole number from {low} to {high}.")
     # The smallest number has no literal of its own: what follows its sign does not fit.
-    return f"({value + 1}{suffix} - 1)" if value == low < 0 else f"{value}{suffix}"
+    return f"({number + 1}{suffix} - 1)" if number == low < 0 else f"{number}{suffix}"
 
 
 def c_string(value: Any) -> str:
     """A text as a string literal; every byte that is no letter or digit is escaped."""
-    if not isinstance(value, str) or "\0" in value or len(value.encode()) > _BYTES_MAX:
-        raise AnsibleFilterError(f"c_string: {value!r} is no text of at most {_BYTES_MAX} bytes without a NUL.")
-    plain = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _-./:@*"
+    text = plain(value)
+    try:
+        raw = text.encode() if isinstance(text, str) else None
+    except UnicodeEncodeError:
+        raw = None
+    if raw is None or b"\0" in raw or len(raw) > _BYTES_MAX:
+        raise AnsibleFilterError(
+            f"c_string: what it was given is no text that C can hold; give at most {_BYTES_MAX} bytes of UTF-8 without a NUL."
+        )
+    harmless = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _-./:@*"
     # Three octal digits end by themselves, unlike hexadecimal ones.
-    return '"' + "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in value.encode()) + '"'
+    return '"' + "".join(chr(byte) if byte in harmless else f"\\{byte:03o}" for byte in raw) + '"'
 
 
 class FilterModule:

@@ -10,6 +10,7 @@ from ..module_utils._common.errors import BpfOomError
 from ..module_utils._common.specs import SINGLE_REQUIRED, SINGLE_SPEC
 from ._policies import Resolver
 from ._transfer import TransferringAction
+from ._vaulted import mask
 
 _OF_ONE = ("policy", "src", "params", "order", "state")
 
@@ -28,7 +29,7 @@ class SingleAction(TransferringAction):
         try:
             request = resolver.request({options["name"]: one}, self.kind)
         except BpfOomError as error:
-            return self.failure(error)
+            return self.failure(mask(error, self._task.args))
         # `state` is that of the set: it stays, also when its one policy goes.
         request.update(state="present", exclusive=False, on_incapable=options["on_incapable"])
         arguments = {"policies": {}, "_request": json.dumps(request)}
