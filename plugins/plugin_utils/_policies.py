@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.yaml import yaml_load
+from ansible.module_utils.errors import UnsupportedError
 
-from ..module_utils._common.errors import BpfOomError
-from ..module_utils._common.params import check_name
+from ..module_utils._common.errors import BpfOomError, from_errno
+from ..module_utils._common.params import check_name, whole_number
+from ..module_utils._common.specs import ENTRY_SPEC
 from ..module_utils._common.typed import check_metadata, type_params
 from ..module_utils._engine.compiler import FLAGS, Toolchain, compile_bundle, find_tool, find_toolchain, input_digest
 from ..module_utils._store.manifest import bundle_digest, digest
+from ._vaulted import mask, plain
 
 # bpf/ of this very collection, wherever it is installed.
 LIBRARY = Path(__file__).resolve().parents[2] / "bpf"
@@ -27,7 +31,7 @@ LIBRARY_SOURCE = "policy.bpf.c"
 SKELETONS = ("rank_cgroups", "rank_processes", "psi")
 #: The ending of a site's own template, which is rendered for each host on the controller.
 TEMPLATE = ".j2"
-_KEYS = ("policy", "src", "kind", "params", "order", "state")
+_ORDER = (-(2**31), 2**31 - 1)
 
 
 def cache_directory() -> Path:
@@ -169,27 +173,17 @@ class Resolver:
     def request(self, policies: Mapping[str, Any], kind: str | None = None) -> dict[str, Any]:
         """`kind` is that of the module which manages one kind only."""
         present, absent = {}, []
-        for name, given in sorted(policies.items()):
+        for name, given in sorted(policies.items(), key=lambda item: str(item[0])):
             try:
                 check_name(name)
-                if self._check_keys(given) == "absent":
+                entry = _entry(given)
+                if entry["state"] == "absent":
                     absent.append(str(name))
                 else:
-                    present[str(name)] = self._policy(given, kind)
+                    present[str(name)] = self._policy(entry, kind)
             except BpfOomError as error:
-                raise BpfOomError(f"policy '{name}': {error.cause}", error.remedy, error.details) from None
+                raise mask(BpfOomError(f"policy '{name}': {error.cause}", error.remedy, error.details), given) from None
         return {"policies": present, "absent": absent, "blobs": {}}
-
-    def _check_keys(self, given: Any) -> str:
-        if not isinstance(given, Mapping):
-            raise BpfOomError(f"{given!r} is no description of a policy", f"give a dictionary with {', '.join(_KEYS)}")
-        for key in given:
-            if key not in _KEYS:
-                raise BpfOomError(f"there is no option '{key}'", f"use {', '.join(_KEYS)}")
-        state = given.get("state") or "present"
-        if state not in ("present", "absent"):
-            raise BpfOomError(f"state is {state!r}", "give present or absent")
-        return str(state)
 
     def _policy(self, given: Mapping[str, Any], only: str | None) -> dict[str, Any]:
         program, src = given.get("policy"), given.get("src")
@@ -220,15 +214,10 @@ class Resolver:
             )
         if only and kind != only:
             raise BpfOomError(f"'{program}' is a policy of kind {kind}", f"manage it with the module {kind}_policy")
-        order = given.get("order", 100)
-        if isinstance(order, str) and order.lstrip("-").isdigit():
-            order = int(order)
-        if isinstance(order, bool) or not isinstance(order, int):
-            raise BpfOomError(f"order is {order!r}", "give a whole number")
-        params = type_params(metadata["parameters"], metadata["constraints"], given.get("params") or {}, str(program))
+        params = type_params(metadata["parameters"], metadata["constraints"], given["params"], str(program))
         resolved = {
             "kind": kind,
-            "order": int(order),
+            "order": given["order"],
             "program": str(program),
             "source": "src" if src else "library",
             "params": params,
@@ -255,10 +244,55 @@ class Resolver:
         toolchain = self._toolchain = self._toolchain or known_toolchain()
         inputs = input_digest(program, bundle, toolchain.identity)
         cached = cache_directory() / f"{inputs}.o"
-        if not cached.exists():
-            _write(cached, compile_bundle(program, files, main, toolchain))
+        found = _cached(cached)
+        if found is None:
+            data = compile_bundle(program, files, main, toolchain)
+            found = digest(data)
+            try:
+                _write(cached, data)
+                _write(_note(cached), found.encode())
+            except OSError as error:
+                raise BpfOomError(
+                    from_errno(f"the cache of compiled policies, {cached.parent}, cannot be written", error.errno or 0).cause,
+                    "name a directory that can with the environment variable BPF_OOM_CACHE",
+                ) from None
         self.blobs[inputs] = cached
-        return {"bundle": bundle, "compiler": toolchain.identity, "inputs": inputs, "object": digest(cached.read_bytes())}
+        return {"bundle": bundle, "compiler": toolchain.identity, "inputs": inputs, "object": found}
+
+
+def _note(cached: Path) -> Path:
+    return cached.with_suffix(".sha256")
+
+
+def _cached(cached: Path) -> str | None:
+    """The digest of an object in the cache, None when it is not there, or not what was compiled once."""
+    try:
+        found = digest(cached.read_bytes())
+        return found if _note(cached).read_bytes() == found.encode() else None
+    except OSError:
+        return None
+
+
+def _entry(given: Any) -> dict[str, Any]:
+    """One policy of the inventory, by ansible-core's own rules for options; null is what is not given."""
+    keys = ", ".join(ENTRY_SPEC)
+    if not isinstance(given, Mapping):
+        raise BpfOomError(f"{given!r} is no description of a policy", f"give a dictionary with {keys}")
+    # Its children are commented out: nobody meant all defaults.
+    if "params" in given and given["params"] is None:
+        raise BpfOomError("params is empty, not even {}", "write parameters below it, or leave it out")
+    checked = ArgumentSpecValidator(ENTRY_SPEC).validate({str(key): value for key, value in plain(given).items()})
+    for error in checked.errors:
+        if isinstance(error, UnsupportedError):
+            unknown = sorted(str(key) for key in given if key not in ENTRY_SPEC)
+            raise BpfOomError(f"there is no option {unknown[0]!r}", f"use {keys}")
+        raise BpfOomError(error.msg, f"correct one of its options {keys}")
+    entry: dict[str, Any] = checked.validated_parameters
+    # A number by rules of our own: ansible-core takes true for 1, and its versions differ over 1e3.
+    order = 100 if entry["order"] is None else whole_number(entry["order"])
+    if order is None or not _ORDER[0] <= order <= _ORDER[1]:
+        raise BpfOomError(f"order is {entry['order']!r}", f"give a whole number from {_ORDER[0]} to {_ORDER[1]}")
+    return {**entry, "order": order, "params": entry["params"] or {}}
 
 
 def _write(path: Path, data: bytes) -> None:

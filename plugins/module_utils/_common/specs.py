@@ -20,6 +20,16 @@ SET_SPEC: Dict[str, Dict[str, Any]] = {
 }
 SET_REQUIRED_IF = [("state", "present", ["policies"])]
 
+#: One policy of a set.
+ENTRY_SPEC: Dict[str, Dict[str, Any]] = {
+    "policy": {"type": "str"},
+    "src": {"type": "str"},
+    "kind": {"type": "str", "choices": ["oom", "psi"]},
+    "params": {"type": "dict"},
+    "order": {"type": "raw"},
+    "state": _STATE,
+}
+
 SINGLE_SPEC: Dict[str, Dict[str, Any]] = {
     "name": {"type": "str", "required": True},
     "policy": {"type": "str"},

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._policies import (
     read_bundle,
     read_metadata,
 )
+from ansible_collections.linuxmm.bpf_oom.tests.unit.plugins.plugin_utils.common import vaulted
 
 
 @pytest.fixture
@@ -61,9 +63,18 @@ def test_absent_needs_no_policy(resolver: Resolver) -> None:
         ("a", {"policy": "largest_leaf", "kind": "psi"}, "of kind oom, not psi"),
         ("a", {"policy": "largest_leaf", "order": "first"}, "order is 'first'"),
         ("a", {"policy": "largest_leaf", "order": True}, "order is True"),
-        ("a", {"policy": "largest_leaf", "state": "gone"}, "state is 'gone'"),
+        ("a", {"policy": "largest_leaf", "order": "--10"}, "order is '--10'; give a whole number from -2147483648 to"),
+        ("a", {"policy": "largest_leaf", "order": "\u00b2"}, "give a whole number"),
+        ("a", {"policy": "largest_leaf", "order": "1e3"}, "give a whole number"),
+        ("a", {"policy": "largest_leaf", "order": 2**31}, "give a whole number"),
+        ("a", {"policy": "largest_leaf", "order": [1]}, "give a whole number"),
+        ("a", None, "None is no description of a policy"),
+        ("a", {"policy": "largest_leaf", "params": None}, "params is empty, not even {}"),
+        ("a", {"policy": "largest_leaf", "params": ""}, "params"),
+        ("a", {"policy": "largest_leaf", "kind": "both"}, "value of kind must be one of: oom, psi"),
+        ("a", {"policy": "largest_leaf", "state": "gone"}, "value of state must be one of: present, absent, got: gone"),
         ("a", {"policy": "largest_leaf", "params": {"nonsense": 1}}, "no parameter 'nonsense'; use one of"),
-        ("a", {"policy": "largest_leaf", "params": [1]}, "give a dictionary"),
+        ("a", {"policy": "largest_leaf", "params": [1]}, "'params' is of type .* unable to convert to dict"),
         ("a", {"policy": "pressure_oom", "params": {"threshold_us": 2000000}}, "threshold_us <= window_us"),
         ("a", {"policy": "pressure_oom", "params": {"window_us": 10000001}}, "from 1 to 10000000"),
         ("a", {"policy": "pressure_oom", "params": {"scope": ["relative"]}}, "not absolute"),
@@ -118,3 +129,67 @@ def test_the_policy_of_the_documentation_resolves() -> None:
     request = Resolver("host", lambda _src: str(source)).request({"swapper": {"src": "x", "params": {"mode": "observe"}}})
     params = request["policies"]["swapper"]["params"]
     assert (params["mode"]["value"], params["victim"]["value"]) == ("observe", "process")
+
+
+@pytest.mark.parametrize("order", [5, "5", "-5", None])
+def test_an_order_may_be_text(resolver: Resolver, order: Any) -> None:
+    policy = resolver.request({"a": {"policy": "largest_leaf", "order": order}})["policies"]["a"]
+    assert policy["order"] == (100 if order is None else int(order))
+
+
+def test_an_object_in_the_cache_that_is_damaged_is_made_anew(tmp_path: Path, resolver: Resolver) -> None:
+    whole = resolver.request({"a": {"policy": "largest_leaf"}})["policies"]["a"]["object"]
+    (cached,) = resolver.blobs.values()
+    assert isinstance(cached, Path)
+    good = cached.read_bytes()
+    for damaged in (good[:-1], b"", good[:100] + b"x" + good[101:]):
+        cached.write_bytes(damaged)
+        again = Resolver("controller", str)
+        assert again.request({"a": {"policy": "largest_leaf"}})["policies"]["a"]["object"] == whole
+        assert cached.read_bytes() == good
+    # A cache of an earlier version has no digests, and one cut short has half of one.
+    for note in (None, b"", b"0" * 64):
+        beside = cached.with_suffix(".sha256")
+        beside.unlink() if note is None else beside.write_bytes(note)
+        cached.write_bytes(b"damaged")
+        Resolver("controller", str).request({"a": {"policy": "largest_leaf"}})
+        assert cached.read_bytes() == good
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("BPF_OOM_CACHE", str(tmp_path / "file"))
+    with pytest.raises(BpfOomError, match=r"cache of compiled policies, .*/file/objects, cannot be written: .*BPF_OOM_CACHE\.$"):
+        Resolver("controller", str).request({"a": {"policy": "largest_leaf"}})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"policy": vaulted("s3cret")},
+        {"policy": "largest_leaf", "order": vaulted("s3cret")},
+        {"policy": "largest_leaf", "state": vaulted("s3cret")},
+        {"policy": "largest_leaf", "kind": vaulted("s3cret")},
+        {"policy": "largest_leaf", "params": {"min_usage": vaulted("s3cret\n")}},
+        {"policy": "largest_leaf", "params": {"scope": [vaulted("s3cret")]}},
+        {"policy": "largest_leaf", "params": vaulted("s3cret")},
+        {"src": vaulted("s3cret")},
+        [vaulted("s3cret")],
+    ],
+)
+def test_a_message_tells_no_vaulted_value(resolver: Resolver, given: Any) -> None:
+    with pytest.raises(BpfOomError) as caught:
+        resolver.request({"a": given})
+    assert "s3cret" not in f"{caught.value} {caught.value.details}"
+
+
+def test_vaulted_values_are_taken(resolver: Resolver) -> None:
+    given = {
+        "policy": vaulted("largest_leaf"),
+        "order": vaulted("5"),
+        "params": {"min_usage": vaulted("64M"), "scope": vaulted("/a")},
+    }
+    policy = resolver.request({"a": given})["policies"]["a"]
+    assert (policy["program"], policy["order"]) == ("largest_leaf", 5)
+    assert (policy["params"]["min_usage"]["value"], policy["params"]["scope"]["value"]) == (64 << 20, ["/a"])
+    json.dumps(policy)
