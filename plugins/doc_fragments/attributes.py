@@ -8,6 +8,10 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 options: {}
 attributes:
+  action_group:
+    description: Belongs to C(group/linuxmm.bpf_oom.all) of C(module_defaults).
+    support: full
+    membership: [linuxmm.bpf_oom.all]
   check_mode:
     description: Can run in C(check_mode) and says truthfully what would change, also where nothing is installed yet.
     support: full
@@ -23,6 +27,10 @@ attributes:
     INFO = r"""
 options: {}
 attributes:
+  action_group:
+    description: Belongs to C(group/linuxmm.bpf_oom.all) of C(module_defaults).
+    support: full
+    membership: [linuxmm.bpf_oom.all]
   check_mode:
     description: Only reads, so it does the same in C(check_mode).
     support: full

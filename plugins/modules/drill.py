@@ -22,6 +22,10 @@ description:
 requirements:
   - a kernel and policies as M(linuxmm.bpf_oom.policy_set) needs them
 attributes:
+  action_group:
+    description: Belongs to C(group/linuxmm.bpf_oom.all) of C(module_defaults).
+    support: full
+    membership: [linuxmm.bpf_oom.all]
   check_mode:
     description: Makes no drill in C(check_mode) and says what it would do. What would be refused is refused.
     support: full
