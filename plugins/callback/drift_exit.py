@@ -45,8 +45,12 @@ class CallbackModule(CallbackBase):
         self._drifted: set[str] = set()
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        if result._task.check_mode and result._result.get("changed"):
-            self._drifted.add(result._host.get_name())
+        # Before ansible-core 2.19 there are only the names with an underscore, which later ones are about to drop.
+        task, told, host = (
+            getattr(result, name) if hasattr(result, name) else getattr(result, f"_{name}") for name in ("task", "result", "host")
+        )
+        if task.check_mode and told.get("changed"):
+            self._drifted.add(host.get_name())
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         if not self._drifted or stats.failures or stats.dark:

@@ -11,9 +11,13 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import lookup_loader
+from ansible.release import __version__ as ansible_version
 
 from ..module_utils._common.errors import BpfOomError
 from ._policies import TEMPLATE
+
+# Before ansible-core 2.19 a template whose text looks like data becomes that; later ones keep texts, and warn of the option.
+_UNCONVERTED = {"convert_data": False} if tuple(map(int, ansible_version.split(".")[:2])) < (2, 19) else {}
 
 
 class TransferringAction(ActionBase):
@@ -35,7 +39,7 @@ class TransferringAction(ActionBase):
         def render(path: str) -> str:
             lookup = lookup_loader.get("ansible.builtin.template", loader=self._loader, templar=self._templar)
             try:
-                return str(lookup.run([path], task_vars, convert_data=False)[0])
+                return str(lookup.run([path], task_vars, **_UNCONVERTED)[0])
             except AnsibleError as error:
                 raise BpfOomError(
                     f"the template {path} cannot be rendered: {str(error).strip().splitlines()[0].rstrip('.')}",
