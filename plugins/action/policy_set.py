@@ -8,7 +8,7 @@ from typing import Any
 
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.errors import BpfOomError
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.specs import SET_REQUIRED_IF, SET_SPEC
-from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._policies import Resolver
+from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._policies import Resolver, unanswered
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._transfer import TransferringAction
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._wanted import refuse_slips
 
@@ -28,4 +28,7 @@ class ActionModule(TransferringAction):
             return self.failure(error)
         request.update({key: options[key] for key in ("state", "exclusive", "foreign", "on_incapable", "interface_announced")})
         arguments = {**self._task.args, "_request": json.dumps(request)}
-        return self.execute("linuxmm.bpf_oom.policy_set", arguments, resolver.blobs, task_vars or {})
+        result = self.execute("linuxmm.bpf_oom.policy_set", arguments, resolver.blobs, task_vars or {})
+        for sentence in unanswered(request["policies"]):
+            result.setdefault("warnings", []).append(sentence)
+        return result

@@ -260,6 +260,20 @@ class Resolver:
         return {"bundle": bundle, "compiler": toolchain.identity, "inputs": inputs, "object": found}
 
 
+def unanswered(policies: Mapping[str, Any]) -> list[str]:
+    """A warning of policies that declare OOMs while every OOM policy beside them observes; `policies` are a request's."""
+    modes: dict[str, dict[str, str]] = {"oom": {}, "psi": {}}
+    for name, policy in policies.items():
+        modes[policy["kind"]][name] = policy["params"].get("mode", {}).get("value", "enforce")
+    declaring = sorted(name for name, mode in modes["psi"].items() if mode == "enforce")
+    if not declaring or not modes["oom"] or "enforce" in modes["oom"].values():
+        return []
+    return [
+        f"{', '.join(declaring)} declares OOMs while every OOM policy of this set observes, so the kernel's own killer chooses"
+        " who dies; for a rehearsal that kills nobody let it observe, too."
+    ]
+
+
 def _note(cached: Path) -> Path:
     return cached.with_suffix(".sha256")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.errors import BpfOomError
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._policies import (
     LIBRARY,
@@ -15,6 +16,7 @@ from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._policies import (
     library_names,
     read_bundle,
     read_metadata,
+    unanswered,
 )
 from ansible_collections.linuxmm.bpf_oom.tests.unit.plugins.plugin_utils.common import vaulted
 
@@ -193,3 +195,24 @@ def test_vaulted_values_are_taken(resolver: Resolver) -> None:
     assert (policy["program"], policy["order"]) == ("largest_leaf", 5)
     assert (policy["params"]["min_usage"]["value"], policy["params"]["scope"]["value"]) == (64 << 20, ["/a"])
     json.dumps(policy)
+
+
+def test_the_first_example_is_a_rehearsal_that_cannot_kill(resolver: Resolver) -> None:
+    readme = (LIBRARY.parent / "README.md").read_text(encoding="utf-8")
+    (play,) = yaml.safe_load(readme.partition("```yaml\n")[2].partition("```")[0])
+    policies = resolver.request(play["roles"][1]["bpf_oom_policies"])["policies"]
+    assert {policy["kind"] for policy in policies.values()} == {"oom", "psi"}
+    assert {policy["params"]["mode"]["value"] for policy in policies.values()} == {"observe"}
+    assert unanswered(policies) == []
+
+
+def test_a_warning_of_pressure_that_only_the_kernel_answers(resolver: Resolver) -> None:
+    def told(**modes: str) -> list[str]:
+        kinds = {"leaf": "largest_leaf", "young": "youngest", "stall": "pressure_oom"}
+        return unanswered(
+            resolver.request({name: {"policy": kinds[name], "params": {"mode": modes[name]}} for name in modes})["policies"]
+        )
+
+    assert told(leaf="observe", stall="enforce")[0].startswith("stall declares OOMs while every OOM policy")
+    assert told(leaf="observe", young="enforce", stall="enforce") == []
+    assert told(leaf="observe", stall="observe") == told(stall="enforce") == told(leaf="observe") == []
