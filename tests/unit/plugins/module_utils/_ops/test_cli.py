@@ -176,3 +176,13 @@ def test_another_kernel_is_checked(paths: Paths, capsys: pytest.CaptureFixture[s
     assert "is damaged" in capsys.readouterr().out
     assert main(["check-kernel", "/dev/null"], Engine(paths)) == ERROR
     assert "is no plain file" in capsys.readouterr().err
+
+
+def test_who_gathers_facts_without_rights_reads_why_there_are_none(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, no_root: None
+) -> None:
+    monkeypatch.setattr("sys.argv", ["/etc/ansible/facts.d/bpf_oom.fact"])
+    assert main() == OK
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert "Only root" in json.loads(told.out)["problem"]
