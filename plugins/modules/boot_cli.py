@@ -11,6 +11,8 @@ short_description: Install the command bpf-oom, which loads the persisted polici
 version_added: 0.1.0
 description:
   - Packs the collection's own host side into one executable file, the same bytes on every controller, and installs it.
+  - It is run by C(/usr/bin/python3) where that is Python 3.8 or later, and else by the Python that runs this module, if that is
+    root's alone.
   - "The command knows C(apply), C(status), C(decisions), C(unload), C(verify) and C(kill-log)."
 extends_documentation_fragment:
   - linuxmm.bpf_oom.attributes
@@ -64,7 +66,7 @@ digest:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.errors import BpfOomError
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._ops.install import Installation
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._ops.install import Installation, interpreter
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._store.paths import FACT
 
 
@@ -86,9 +88,15 @@ def main() -> None:
     fact = module.params["fact"]
     if fact and not (fact.startswith("/") and fact.endswith(FACT)):
         module.fail_json(msg=f"The fact {fact!r} is no local fact; give an absolute path that ends in {FACT}.")
+    for option in ("dest", "link"):
+        if not module.params[option].startswith("/"):
+            module.fail_json(
+                msg=f"The {option} {module.params[option]!r} is relative, and nobody knows to what; give an absolute path."
+            )
     links = [module.params["link"]] + ([fact] if fact else [])
     try:
-        result = Installation(module.params["dest"], links).ensure(
+        python = interpreter() if module.params["state"] == "present" else ""
+        result = Installation(module.params["dest"], links, python).ensure(
             module.params["state"], module.params["_digest"], module.params["_blobs"] or {}, module.check_mode
         )
     except BpfOomError as error:

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..module_utils._ops.install import SHEBANG
 from ..module_utils._store.paths import PROVEN
 from ._kernel import SOURCE
 
@@ -32,8 +33,6 @@ SOURCES: Mapping[str, Sequence[str]] = {
     "_engine": ("change", "describe", "drift", "engine", "inactive", "loader", "reader"),
     "_ops": ("cli", "decisions", "foresee", "kill_log", "provide", "records", "report", "standing"),
 }
-# Isolated: neither the environment nor a user's site-packages reach into root's boot.
-_SHEBANG = b"#!/usr/bin/python3 -I\n"
 _MAIN = b"# SPDX-License-Identifier: GPL-3.0-or-later\nimport sys\n\nfrom bpf_oom._ops.cli import main\n\nsys.exit(main())\n"
 
 
@@ -48,7 +47,8 @@ def build(sources: Mapping[str, Sequence[str]] | None = None) -> bytes:
     # Beside the one who reads it.
     members[f"bpf_oom/_ops/{PROVEN}"] = (SOURCE / "module" / PROVEN).read_bytes()
     buffer = io.BytesIO()
-    buffer.write(_SHEBANG)
+    # Isolated: neither the environment nor a user's site-packages reach into root's boot.
+    buffer.write(SHEBANG)
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, data in sorted(members.items()):
             entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,12 +16,52 @@ from .._store.paths import FACT
 from .._store.writer import write_atomic
 
 _MODE = 0o755
+#: The first line of the command as it is sent, and the interpreter in it, which hosts may have in a version that is too old.
+SHEBANG = b"#!/usr/bin/python3 -I\n"
+_USUAL = "/usr/bin/python3"
+_OLDEST = (3, 8)
+
+
+def interpreter(usual: str = _USUAL, own: str = sys.executable) -> str:
+    """The Python that shall run the command, also at boot: the usual one where it is new enough, else that of this very play."""
+    if os.path.realpath(usual) == os.path.realpath(own):
+        return usual
+    test = f"import sys; sys.exit(sys.version_info < {_OLDEST})"
+    try:
+        if subprocess.run([usual, "-I", "-c", test], stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0:
+            return usual
+    except OSError:
+        pass  # there is none
+    found = os.path.realpath(own)
+    try:
+        # What root runs at each boot must be root's alone.
+        status = os.stat(found)
+        safe = status.st_uid == 0 and not status.st_mode & 0o022
+    except OSError:
+        safe = False
+    if not safe or any(letter.isspace() for letter in found):
+        raise BpfOomError(
+            f"{usual} is no Python {_OLDEST[0]}.{_OLDEST[1]}, which the command needs at boot, and {found} is not root's alone",
+            f"install a newer Python, and let {usual} or ansible_python_interpreter be it",
+        )
+    return found
 
 
 class Installation:
-    def __init__(self, dest: str, links: Sequence[str]) -> None:
+    def __init__(self, dest: str, links: Sequence[str], python: str = _USUAL) -> None:
         self._dest = dest
         self._links = links
+        self._shebang = f"#!{python} -I\n".encode()
+
+    def _sent(self, data: bytes) -> bytes:
+        """What was sent as it belongs here."""
+        return self._shebang + data[len(SHEBANG) :] if data.startswith(SHEBANG) else data
+
+    def _described(self, data: bytes) -> str:
+        """By the digest of what would have been sent, and the interpreter where that is not the usual one."""
+        if self._shebang != SHEBANG and data.startswith(self._shebang):
+            return f"sha256 {digest(SHEBANG + data[len(self._shebang) :])}, run by {self._shebang[2:-4].decode()}"
+        return f"sha256 {digest(data)}"
 
     def _file(self) -> str:
         """The file as it is, in words; whatever is not exactly as wanted shows."""
@@ -28,7 +70,7 @@ class Installation:
             if not stat.S_ISREG(found.st_mode):
                 return "not a plain file"
             with open(self._dest, "rb") as file:
-                words = f"sha256 {digest(file.read())}"
+                words = self._described(file.read())
         except FileNotFoundError:
             return "absent"
         return words + f", mode {stat.S_IMODE(found.st_mode):04o}, owner {found.st_uid}"
@@ -48,7 +90,8 @@ class Installation:
         in_the_way = [link for link, found in zip(self._links, links) if found == "in the way"]
         if in_the_way or "plain" in file:
             raise BpfOomError(f"{(in_the_way or [self._dest])[0]} is something else", "move it away, or choose another place")
-        after = (f"sha256 {wanted}, mode {_MODE:04o}, owner {os.geteuid()}", [f"link to {self._dest}"] * len(links))
+        by = f", run by {self._shebang[2:-4].decode()}" if self._shebang != SHEBANG else ""
+        after = (f"sha256 {wanted}{by}, mode {_MODE:04o}, owner {os.geteuid()}", [f"link to {self._dest}"] * len(links))
         if state == "absent":
             after = ("absent", ["absent"] * len(links))
         changed = (file, links) != after
@@ -90,7 +133,7 @@ class Installation:
         os.makedirs(directory, mode=0o755, exist_ok=True)
         number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            write_atomic(name, data, number, _MODE)
+            write_atomic(name, self._sent(data), number, _MODE)
         finally:
             os.close(number)
 
