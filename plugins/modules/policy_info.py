@@ -222,6 +222,8 @@ from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._ops.report import
 
 def main() -> None:
     module = AnsibleModule(argument_spec={"decisions": {"type": "int", "default": 10}}, supports_check_mode=True)
+    if module.params["decisions"] < 0:
+        module.fail_json(msg=f"There are no {module.params['decisions']} decisions; give how many of each policy, 0 or more.")
     try:
         found = report(Engine(), module.params["decisions"])
     except BpfOomError as error:

@@ -52,7 +52,10 @@ def run(request: Request, check: bool, engine: Engine | None = None) -> dict[str
                     for name, found in sorted(blocked.items())
                 ]
                 return result(outcome, capability)
-            warnings += [f"Persisted, but '{name}' is not loaded: {together(found)}" for name, found in sorted(blocked.items())]
+            done = ("Would be persisted", "would not be") if check else ("Persisted", "is not")
+            warnings += [
+                f"{done[0]}, but '{name}' {done[1]} loaded: {together(found)}" for name, found in sorted(blocked.items())
+            ]
         needs = Needs(engine, survey, request["blobs"], check)
         manifests = [needs.manifest(name, policy) for name, policy in policies.items()]
         if needs.missing:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._common.errors import BpfOomError, from_errno
-from .._common.params import check_glob, covers
+from .._common.params import check_glob, check_meant, covers
 from .._engine.describe import describe
 from .._engine.drift import scope_globs
 from .._engine.engine import Engine, Survey
@@ -84,7 +84,7 @@ class Drill:
 
 def check_drill(params: Mapping[str, Any]) -> Drill:
     """A drill that can be carried out, or why it cannot."""
-    parent = check_glob(params["parent"])
+    parent = check_meant(check_glob(params["parent"]))
     if re.search(r"[*?]", parent):
         raise BpfOomError(f"the parent {parent!r} is a glob", "name one cgroup")
     processes = [dict(each) for each in params["processes"] or TREE]

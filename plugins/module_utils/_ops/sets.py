@@ -29,7 +29,11 @@ def keep(engine: Engine, name: str, check: bool = False) -> bool:
 def restore(engine: Engine, name: str, check: bool = False) -> Outcome:
     """Make a kept set the persisted and loaded one, as any other change is made."""
     if name not in engine.store.kept():
-        raise BpfOomError(f"no set is kept as '{name}' on this host", f"name one of {', '.join(engine.store.kept()) or 'none'}")
+        kept = ", ".join(engine.store.kept())
+        raise BpfOomError(
+            f"no set is kept as '{name}' on this host",
+            f"name one of {kept}" if kept else "a rollout keeps one there, or policy_backup; the play brings other ones",
+        )
     kept = engine.store.read_set(name)
     wrong = kept.problem or next(iter(kept.broken.values()), "")
     if wrong:
@@ -54,8 +58,9 @@ def back_up(name: str, state: str, check: bool, engine: Engine | None = None) ->
         if state == "restored":
             outcome = restore(engine, name, check)
             # Only what this host cannot load: anything else that fails undoes the whole change.
+            done = ("Would be persisted", "would not be") if check else ("Persisted", "is not")
             outcome.warnings += [
-                f"Persisted, but '{policy}' is not loaded: {why}" for policy, why in sorted(outcome.failed.items())
+                f"{done[0]}, but '{policy}' {done[1]} loaded: {why}" for policy, why in sorted(outcome.failed.items())
             ]
             return result(outcome, {})
         changed = keep(engine, name, check) if state == "kept" else forget(engine, name, check)
