@@ -12,6 +12,7 @@ from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.errors imp
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._fleet import (
     bad_hosts,
     before_change,
+    control_path,
     fleet_bad,
     fleet_json,
     fleet_junit,
@@ -26,6 +27,7 @@ from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._wanted import wan
 FILTERS: list[Callable[..., Any]] = [
     bad_hosts,
     before_change,
+    control_path,
     fleet_bad,
     fleet_json,
     fleet_junit,

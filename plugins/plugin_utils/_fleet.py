@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -32,6 +33,16 @@ def _hosts(given: Any) -> Mapping[str, Mapping[str, Any]]:
                 f"of the host {str(name)!r} there is no result", "give results of linuxmm.bpf_oom.host_result by host"
             )
     return given  # type: ignore[no-any-return]
+
+
+def control_path(path: Any) -> str:
+    """A path on the control node as a shell would take it from whoever started Ansible, absolute; '' for none.
+
+    Tasks that are delegated to the control node have another directory, that of the playbook.
+    """
+    if not isinstance(path, str) or "\0" in path:
+        raise BpfOomError(f"{path!r} is no path", "give a text")
+    return os.path.abspath(os.path.expanduser(path)) if path else ""
 
 
 def _accepted(given: Any) -> set[str]:
@@ -207,6 +218,7 @@ __all__ = [
     "WORDS",
     "bad_hosts",
     "before_change",
+    "control_path",
     "fleet_bad",
     "fleet_json",
     "fleet_junit",

@@ -31,7 +31,7 @@ class Play:
     def result(self, name: str, host: str = "localhost") -> dict[str, Any]:
         """Of the last task on that host whose name ends so."""
         found = [task["result"] for task in self.tasks if task["task"].endswith(name) and task["host"] == host]
-        assert found, f"no task {name!r} has run: {self.output}"
+        assert found, f"no task {name!r} has run: {self.output[-4000:]}"
         return dict(found[-1])
 
     def failure(self, host: str = "localhost") -> str:
@@ -42,8 +42,8 @@ class Play:
     def refused(self, host: str = "localhost") -> str:
         """The sentence with which a host failed, before a task could change anything."""
         said = self.failure(host)
-        assert said and "Traceback" not in said, self.output
-        assert not any(task["result"].get("changed") for task in self.tasks if task["host"] == host), self.output
+        assert said and "Traceback" not in said, self.output[-4000:]
+        assert not any(task["result"].get("changed") for task in self.tasks if task["host"] == host), self.output[-4000:]
         return said
 
 
