@@ -6,7 +6,7 @@ TIERS := $(ENV) tests/tools/tiers
 
 .DEFAULT_GOAL := help
 .PHONY: help setup kernel kernel-debug kernel-deb module module-deb module-dkms image demo lint unit test-kernel test-kernel-patched prove test-kernel-debug test-kernel-faults \
-	molecule molecule-kernel molecule-operations molecule-drift molecule-faults molecule-rollout molecule-mixed test-crash test-report test-pull test test-long bench-kernel bench-fleet clean
+	molecule molecule-kernel molecule-operations molecule-drift molecule-faults molecule-rollout molecule-mixed test-crash test-report test-pull test-inputs test test-long bench-kernel bench-fleet clean
 
 # What kernel/build reads may be given to make, too: make kernel SERIES=7.3
 export SERIES LINUX_SRC FLAVOUR CONFIG KERNEL
@@ -98,11 +98,14 @@ test-report: ## the page of a fleet in a headless browser
 test-pull: ## ansible-pull of a repository, in a private view of this machine's files
 	@$(TIERS) pull
 
+test-inputs: ## generated variables through plays, on the oldest ansible-core and the newest
+	@$(TIERS) inputs
+
 test: ## lint, unit, test-kernel and molecule, and a count; more of the kernel where that changed
 	@$(TIERS) lint unit kernel molecule --when-changed
 
 test-long: ## everything: both series, step by step, plain, debug, faults put back, long storms
-	@$(TIERS) lint unit report pull crash kernel molecule molecule-patched molecule-kernel molecule-operations molecule-drift molecule-faults molecule-rollout molecule-mixed \
+	@$(TIERS) lint unit inputs report pull crash kernel molecule molecule-patched molecule-kernel molecule-operations molecule-drift molecule-faults molecule-rollout molecule-mixed \
 		kernel-6.12 kernel-backports kernel-amd64 kernel-rt kernel-7.3 kernel-plain molecule-plain kernel-debug kernel-storm kernel-trees kernel-faults kernel-faults-7.3 series
 
 clean: ## remove the cache: everything built and downloaded

@@ -294,7 +294,7 @@ def _entry(given: Any) -> dict[str, Any]:
         raise BpfOomError(f"{given!r} is no description of a policy", f"give a dictionary with {keys}")
     # Its children are commented out: nobody meant all defaults.
     if "params" in given and given["params"] is None:
-        raise BpfOomError("params is empty, not even {}", "write parameters below it, or leave it out")
+        raise BpfOomError("params is null", "write parameters below it, or leave it out")
     checked = ArgumentSpecValidator(ENTRY_SPEC).validate({str(key): value for key, value in plain(given).items()})
     for error in checked.errors:
         if isinstance(error, UnsupportedError):

@@ -59,6 +59,7 @@ def run(tmp_path: pathlib.Path) -> Run:
         *extra: str | dict[str, Any],
         inventory: dict[str, Any] | None = None,
         hosts: dict[str, dict[str, Any]] | None = None,
+        inventory_text: str = "",
         arguments: tuple[str, ...] = ("--check", "--diff"),
         directory: pathlib.Path | None = None,
         **environment: str,
@@ -68,7 +69,10 @@ def run(tmp_path: pathlib.Path) -> Run:
             file.write_text(json.dumps(playbook))
             playbook = str(file)
         variables = {"ansible_connection": "local", **SETTINGS, **(inventory or {})}
-        (tmp_path / "inventory.yml").write_text(json.dumps({"all": {"hosts": hosts or {"localhost": None}, "vars": variables}}))
+        written = json.dumps({"all": {"hosts": hosts or {"localhost": None}, "vars": variables}})
+        (tmp_path / "inventory.yml").write_text(
+            f"{inventory_text}  vars: {json.dumps(variables)}\n" if inventory_text else written
+        )
         results = tmp_path / "results.json"
         results.write_text("")
         command = [

@@ -45,9 +45,10 @@ def test_what_a_host_may_say(run: Run) -> None:
     }
     # A parameter of the role adds to it, as a group's variable does.
     play = run(
-        role(bpf_oom_policies_of_site={"c": {"policy": "youngest"}}), hosts={name: host for name, (host, _) in hosts.items()}
+        role(bpf_oom_policies_of_site={"c": {"policy": "youngest"}}),
+        hosts={name: host for name, (host, _wanted) in hosts.items()},
     )
     assert play.status == 0, play.output[-4000:]
     assert {name: set(play.result(SET, name)["policies"]) for name in hosts} == {
-        name: wanted for name, (_, wanted) in hosts.items()
+        name: wanted for name, (_host, wanted) in hosts.items()
     }

@@ -185,7 +185,7 @@ def type_params(
         if name not in specs:
             known = ", ".join(sorted(specs)) or "none"
             raise BpfOomError(f"policy '{program}' has no parameter {str(name)!r}", f"use one of its parameters: {known}")
-    params = {}
+    params: Params = {}
     # Those that may be a share of another one come after it.
     for name, spec in sorted(specs.items(), key=lambda item: "percent_of" in item[1]):
         value = given.get(name, spec.get("default"))

@@ -29,10 +29,10 @@ def keep(engine: Engine, name: str, check: bool = False) -> bool:
 def restore(engine: Engine, name: str, check: bool = False) -> Outcome:
     """Make a kept set the persisted and loaded one, as any other change is made."""
     if name not in engine.store.kept():
-        kept = ", ".join(engine.store.kept())
+        others = ", ".join(engine.store.kept())
         raise BpfOomError(
             f"no set is kept as '{name}' on this host",
-            f"name one of {kept}" if kept else "a rollout keeps one there, or policy_backup; the play brings other ones",
+            f"name one of {others}" if others else "a rollout keeps one there, or policy_backup; the play brings other ones",
         )
     kept = engine.store.read_set(name)
     wrong = kept.problem or next(iter(kept.broken.values()), "")

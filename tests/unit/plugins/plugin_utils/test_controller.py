@@ -71,7 +71,7 @@ def test_absent_needs_no_policy(resolver: Resolver) -> None:
         ("a", {"policy": "largest_leaf", "order": 2**31}, "give a whole number"),
         ("a", {"policy": "largest_leaf", "order": [1]}, "give a whole number"),
         ("a", None, "None is no description of a policy"),
-        ("a", {"policy": "largest_leaf", "params": None}, "params is empty, not even {}"),
+        ("a", {"policy": "largest_leaf", "params": None}, "params is null"),
         ("a", {"policy": "largest_leaf", "params": ""}, "params"),
         ("a", {"policy": "largest_leaf", "kind": "both"}, "value of kind must be one of: oom, psi"),
         ("a", {"policy": "largest_leaf", "state": "gone"}, "value of state must be one of: present, absent, got: gone"),
