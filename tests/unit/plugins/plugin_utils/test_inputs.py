@@ -9,19 +9,13 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
+from ansible.utils.unsafe_proxy import wrap_var
 from ansible_collections.linuxmm.bpf_oom.plugins.filter.c_literals import c_integer, c_string
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.errors import BpfOomError
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._policies import Resolver
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._wanted import REFUSED, wanted_policies
 from ansible_collections.linuxmm.bpf_oom.tests.unit.plugins.plugin_utils.common import vaulted
 from ansible_collections.linuxmm.bpf_oom.tests.unit.plugins.plugin_utils.inputs import SECRET, Inputs
-
-try:
-    from ansible.template import is_trusted_as_template  # noqa: F401 - ansible-core 2.19 and later: nothing is trusted but what is marked
-
-    unsafe: Any = str
-except ImportError:
-    from ansible.utils.unsafe_proxy import wrap_var as unsafe
 
 NUMBER = 10000
 
@@ -37,7 +31,7 @@ def sentence(error: Exception) -> None:
 
 
 def test_policies() -> None:
-    inputs, resolver, outcomes = Inputs(1, vaulted, unsafe), Resolver("host", lost), Counter[str]()
+    inputs, resolver, outcomes = Inputs(1, vaulted, wrap_var), Resolver("host", lost), Counter[str]()
     for _each in range(NUMBER):
         policies = inputs.policies()
         if not isinstance(policies, dict):
@@ -53,7 +47,7 @@ def test_policies() -> None:
 
 
 def test_variables_of_a_host() -> None:
-    inputs = Inputs(2, vaulted, unsafe)
+    inputs = Inputs(2, vaulted, wrap_var)
     for _each in range(NUMBER):
         variables = {name: inputs.policies() for name in ("bpf_oom_policies", "bpf_oom_policies_of_db")}
         wanted = wanted_policies(variables, variables)
@@ -65,7 +59,7 @@ def test_variables_of_a_host() -> None:
 
 @pytest.mark.parametrize("literal", [c_integer, c_string])
 def test_literals(literal: Any) -> None:
-    inputs = Inputs(3, vaulted, unsafe)
+    inputs = Inputs(3, vaulted, wrap_var)
     for _each in range(NUMBER):
         value = inputs.value()
         try:
