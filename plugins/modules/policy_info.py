@@ -74,6 +74,7 @@ capability:
         - V(cgroup_online) tells PSI policies about new cgroups, V(averages) lets them use the averaging aggregator,
           V(bypass) leaves out a policy for a time that is slow or makes no progress again and again. V(own_report) says that the
           kernel's own report of an OOM names the policy and what a program declared; without it, a line of the module does.
+        - V(free_memory) lets PSI policies tell how much memory of the system is free; C(kernel.kptr_restrict) is not V(2) then.
       type: dict
     unprivileged_bpf:
       description:

@@ -28,7 +28,8 @@ from ._vaulted import mask, plain
 # bpf/ of this very collection, wherever it is installed.
 LIBRARY = Path(__file__).resolve().parents[2] / "bpf"
 LIBRARY_SOURCE = "policy.bpf.c"
-SKELETONS = ("rank_cgroups", "rank_processes", "psi")
+#: The files of parameters that each brings.
+SKELETONS = {"rank_cgroups": ("rank_cgroups",), "rank_processes": ("rank_processes",), "psi": ("psi", "conditions")}
 #: The ending of a site's own template, which is rendered for each host on the controller.
 TEMPLATE = ".j2"
 _ORDER = (-(2**31), 2**31 - 1)
@@ -61,7 +62,11 @@ def _read_yaml(path: Path) -> Any:
 
 @functools.lru_cache(maxsize=None)
 def _skeleton(name: str) -> Any:
-    return _read_yaml(LIBRARY / "include" / "bpf_oom" / f"{name}.yml")
+    parts = [_read_yaml(LIBRARY / "include" / "bpf_oom" / f"{part}.yml") for part in SKELETONS[name]]
+    return {
+        "parameters": {key: spec for part in parts for key, spec in part["parameters"].items()},
+        "constraints": [rule for part in parts for rule in part["constraints"]],
+    }
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -214,6 +219,7 @@ class Resolver:
             )
         if only and kind != only:
             raise BpfOomError(f"'{program}' is a policy of kind {kind}", f"manage it with the module {kind}_policy")
+        _refuse_conditions(kind, given["params"], str(program))
         params = type_params(metadata["parameters"], metadata["constraints"], given["params"], str(program))
         resolved = {
             "kind": kind,
@@ -307,6 +313,18 @@ def _entry(given: Any) -> dict[str, Any]:
     if order is None or not _ORDER[0] <= order <= _ORDER[1]:
         raise BpfOomError(f"order is {entry['order']!r}", f"give a whole number from {_ORDER[0]} to {_ORDER[1]}")
     return {**entry, "order": order, "params": entry["params"] or {}}
+
+
+def _refuse_conditions(kind: str, given: Any, program: str) -> None:
+    """Conditions say when it is an OOM; whoever is asked about one has nothing to wait for."""
+    if kind == "psi" or not isinstance(given, Mapping):
+        return
+    for name in given:
+        if name in _read_yaml(LIBRARY / "include" / "bpf_oom" / "conditions.yml")["parameters"]:
+            raise BpfOomError(
+                f"'{name}' is a condition, and '{program}' is a policy of kind {kind}, which has none",
+                "give it to a policy of kind psi, such as pressure_oom",
+            )
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -36,6 +36,7 @@ BOOTS = {
     "panic": 256,
     "balloon": 256,
     "policies": 512,
+    "conditions": 512,
     "victims": 1024,
     "hidden": 4096,
     "swapoff": 256,

@@ -128,6 +128,12 @@ SCENARIOS = {
         "lowered_limit_among_protected_returns",
         "path_of_a_cgroup_that_went_at_once",
     ],
+    "conditions": [
+        "free_memory_is_that_of_meminfo",
+        "free_memory_spares_the_system",
+        "free_memory_short_in_the_system",
+        "free_memory_of_a_cgroup",
+    ],
     "trees": ["random_trees"],
     "storm": ["replacing_leaves_no_gap", "replacing_witness_sees_gap", "storm"],
     "module": [

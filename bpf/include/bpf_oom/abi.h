@@ -40,6 +40,7 @@ void bpf_iter_task_destroy(struct bpf_iter_task *it) __ksym;
 void bpf_rcu_read_lock(void) __ksym;
 void bpf_rcu_read_unlock(void) __ksym;
 struct cgroup *bpf_cgroup_from_id(u64 id) __ksym;
+struct cgroup *bpf_cgroup_ancestor(struct cgroup *cgrp, int level) __ksym;
 void bpf_cgroup_release(struct cgroup *cgrp) __ksym;
 struct task_struct *bpf_task_acquire(struct task_struct *task) __ksym;
 struct task_struct *bpf_task_from_pid(s32 pid) __ksym;

@@ -23,6 +23,12 @@ enum kernel_number {
 	NR_CPU_IDS,		/* nr_cpu_ids, u32 */
 	PERCPU_COUNTER_BATCH,	/* percpu_counter_batch, s32: what one CPU keeps to itself */
 	BUDGET_MS,		/* sysctl_bpf_oom_budget_ms, u32 */
+	VM_ZONE_STAT,		/* vm_zone_stat, s64[], pages */
+	VM_NODE_STAT,		/* vm_node_stat, s64[], pages */
+	TOTALRESERVE_PAGES,	/* totalreserve_pages */
+	NODE_DATA,		/* node_data, struct pglist_data *[nr_node_ids]; 0: no NUMA */
+	NR_NODE_IDS,		/* nr_node_ids, u32; likewise */
+	CONTIG_PAGE_DATA,	/* contig_page_data, the only node without NUMA */
 	NR_KERNEL_NUMBERS,
 };
 

@@ -1,12 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The skeleton of every PSI policy: it watches, follows cgroups that come and go, wants
- * pressure to last, pauses, declares, counts, records and observes. A policy only judges.
+ * pressure to last and other conditions to hold, pauses, declares, counts, records and observes.
+ * A policy only judges.
  */
 #ifndef BPF_OOM_PSI_H
 #define BPF_OOM_PSI_H
 
-#include <bpf_oom/decision.h>
+/* Defined by a policy that only records. */
+#ifndef PSI_NEVER_ACTS
+#define PSI_NEVER_ACTS	0
+#endif
+
+#include <bpf_oom/conditions.h>
 
 /*
  * The cgroups to watch, each by itself, also those that come later.
@@ -59,6 +65,7 @@ u64 nr_declared COUNTER;	/* OOMs declared of which somebody died */
 u64 nr_watched COUNTER;		/* triggers made, at load and for cgroups that came later */
 u64 nr_not_yet COUNTER;		/* events that have not lasted long enough */
 u64 nr_cooldowns COUNTER;	/* events within the pause */
+u64 nr_unmet COUNTER;		/* events at which a condition beside pressure did not hold */
 u64 nr_spared COUNTER;		/* events that the policy's own judgement let pass */
 
 /* Cgroups; the kernel's own default, see the sysctl kernel.bpf_psi_max_triggers. */
@@ -89,11 +96,6 @@ static u32 found_count;
  * for the system. What it looked at goes into the decision.
  */
 static bool judge(struct mem_cgroup *memcg, struct decision *decision);
-
-/* Defined by a policy that only records. */
-#ifndef PSI_NEVER_ACTS
-#define PSI_NEVER_ACTS	0
-#endif
 
 static __always_inline int watch_cgroup(struct bpf_psi *psi, u64 id)
 {
@@ -267,8 +269,8 @@ static __always_inline u32 act(struct mem_cgroup *memcg, struct decision *decisi
 static __always_inline void psi_policy_event(struct psi_trigger *trigger)
 {
 	u64 now = bpf_ktime_get_ns(), id = psi_event_cgroup(trigger), seq;
-	struct mem_cgroup *memcg = NULL;
 	struct decision *decision;
+	struct mem_cgroup *memcg;
 	struct watched *at;
 
 	count(&nr_calls);
@@ -285,22 +287,24 @@ static __always_inline void psi_policy_event(struct psi_trigger *trigger)
 		count(&nr_cooldowns);
 		return;
 	}
-	if (id) {
-		memcg = memcg_from_cgroup_id(id);
-		if (!memcg) {
-			/* Removed since, or the memory controller is off there. */
-			count(&nr_passes);
-			return;
-		}
+	memcg = id ? memcg_from_cgroup_id(id) : bpf_get_root_mem_cgroup();
+	if (!memcg) {
+		/* Removed since, or the memory controller is off there. */
+		count(&nr_passes);
+		return;
 	}
 	decision = decision_begin(&seq);
 	if (decision) {
 		decision->scope_id = id;
 		decision->trigger = TRIGGER_PRESSURE;
 		bpf_probe_read_kernel_str(decision->scope, sizeof(decision->scope), at->path);
-		if (judge(memcg, decision)) {
+		decision->unmet = unmet_conditions(memcg, !id, decision);
+		if (decision->unmet) {
+			count(&nr_unmet);
+			decision->outcome = OUTCOME_SPARED;
+		} else if (judge(id ? memcg : NULL, decision)) {
 			at->acted_ns = now;
-			decision->outcome = act(memcg, decision, seq);
+			decision->outcome = act(id ? memcg : NULL, decision, seq);
 		} else {
 			count(&nr_spared);
 			decision->outcome = OUTCOME_SPARED;
@@ -308,8 +312,7 @@ static __always_inline void psi_policy_event(struct psi_trigger *trigger)
 		decision->spent_ns = bpf_ktime_get_ns() - now;
 		decision->seq = seq;
 	}
-	if (memcg)
-		bpf_put_mem_cgroup(memcg);
+	bpf_put_mem_cgroup(memcg);
 }
 
 /* The last line of a policy: its handlers and their registration. */

@@ -57,6 +57,11 @@ enum decision_outcome {
 	OUTCOME_FAILED,		/* the kernel refused, see `error` */
 };
 
+/* What a psi policy wants beside pressure, a bit each; see conditions.h. */
+enum condition {
+	CONDITION_FREE_MEMORY = 1,
+};
+
 enum verdict {
 	VERDICT_RANKED = 1,	/* a candidate that was not reached */
 	VERDICT_CHOSEN,
@@ -114,6 +119,7 @@ struct decision {
 	u64 spent_ns;		/* in the policy */
 	u64 scope_id;		/* the cgroup that it is about; 0 or the root's: the system */
 	u64 free_swap;		/* bytes, where the policy looks at it */
+	u64 free_memory;	/* bytes, likewise */
 	u32 trigger;
 	u32 mode;
 	u32 outcome;
@@ -125,6 +131,7 @@ struct decision {
 	u32 nr_killed;		/* by the policy itself */
 	u32 nr_died;		/* all OOM victims meanwhile, whoever chose them */
 	u32 nr_unseen;		/* cgroups that it had no time to look at */
+	u32 unmet;		/* the conditions that did not hold, see enum condition */
 	char scope[DECISION_PATH];
 	struct recorded ranked[MAX_RANKED];	/* the best, best first */
 	struct recorded skipped[MAX_SKIPPED];	/* the best of those that may not die */

@@ -7,6 +7,7 @@
  *   task_struct, signal_struct, cred, css_set,
  *   pid, file, path, dentry, inode                   subject.h
  *   mm_struct, mem_cgroup, page_counter              memory.h
+ *   zone, pglist_data                                conditions.h
  *   oom_control                                      oom.h
  *   bpf_psi, psi_trigger, bpf_psi_event              psi.h, abi.h
  */
@@ -95,6 +96,7 @@ struct page_counter {	/* pages */
 	} usage;
 	unsigned long min;
 	unsigned long low;
+	unsigned long high;
 	unsigned long max;
 };
 
@@ -103,6 +105,15 @@ struct mem_cgroup {
 	struct page_counter memory;
 	struct page_counter swap;
 	bool oom_group;
+};
+
+struct zone {
+	unsigned long _watermark[2];	/* pages */
+	unsigned long watermark_boost;
+};
+
+struct pglist_data {
+	struct zone node_zones[6];
 };
 
 struct signal_struct {
@@ -204,12 +215,26 @@ struct bpf_psi_event {
 
 #pragma clang attribute pop
 
-/* The number is taken from the running kernel. */
+/* The numbers are taken from the running kernel. */
 enum node_stat_item {
 	NR_FILE_PAGES = 1,
 	NR_SHMEM,
 	NR_SWAPCACHE,
 	NR_ANON_MAPPED,
+	NR_INACTIVE_FILE,
+	NR_ACTIVE_FILE,
+	NR_SLAB_RECLAIMABLE_B,
+	NR_KERNEL_MISC_RECLAIMABLE,
+};
+
+enum zone_stat_item {
+	NR_FREE_PAGES = 1,
+};
+
+/* Indices of zone._watermark. */
+enum {
+	WMARK_MIN,
+	WMARK_LOW,
 };
 
 /* Indices of mm_struct.rss_stat. */

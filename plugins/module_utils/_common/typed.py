@@ -38,6 +38,7 @@ _ENDINGS = {"microseconds": "_us", "milliseconds": "_ms"}
 _OPERATORS = {"<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt, "!=": operator.ne}
 _MULTIPLE = "is a multiple of"
 _DISJOINT = "shares nothing with"
+_EXCLUDES = "excludes"
 
 
 def _refuse(name: str, value: Any, spec: Mapping[str, Any], expected: str) -> BpfOomError:
@@ -205,6 +206,14 @@ def type_params(
                     f"'{both[0]}' is both in '{left}' and in '{right}'", "decide for one of them, they contradict each other"
                 )
             continue
+        if relation == _EXCLUDES:
+            both_given = [name for name in (left, right) if params[name]["value"] != specs[name]["default"]]
+            if len(both_given) == 2:
+                raise BpfOomError(
+                    f"'{left}' is {params[left]['value']} and '{right}' is {params[right]['value']}",
+                    "give one of them, they contradict each other",
+                )
+            continue
         if relation == _MULTIPLE:
             if params[rule[3]]["value"] and params[left]["value"] % right:
                 raise BpfOomError(
@@ -246,7 +255,7 @@ def check_metadata(data: Any, where: str) -> Dict[str, Any]:
         if spec["type"] == "weights" and len(spec.get("range") or ()) != 2:
             raise wrong(f"parameter '{name}' has no range")
     for rule in data.setdefault("constraints", []):
-        compares = isinstance(rule, list) and len(rule) == 3 and rule[1] in (*_OPERATORS, _DISJOINT) and rule[2] in specs
+        compares = isinstance(rule, list) and len(rule) == 3 and rule[1] in (*_OPERATORS, _DISJOINT, _EXCLUDES) and rule[2] in specs
         divides = (
             isinstance(rule, list)
             and len(rule) == 4
@@ -257,7 +266,7 @@ def check_metadata(data: Any, where: str) -> Dict[str, Any]:
         )
         if not (compares or divides) or rule[0] not in specs:
             raise wrong(
-                f"the constraint {rule!r} is neither [parameter, operator or '{_DISJOINT}', parameter]"
+                f"the constraint {rule!r} is neither [parameter, operator, '{_DISJOINT}' or '{_EXCLUDES}', parameter]"
                 f" nor [parameter, {_MULTIPLE}, number, parameter that switches it on]"
             )
     return {"kind": data["kind"], "parameters": specs, "constraints": data["constraints"]}

@@ -18,7 +18,7 @@ from .._kernel.libbpf import Library, MapInfo
 from .._kernel.object import BpfObject
 from .._store.manifest import Manifest
 from .._store.paths import Paths
-from .drift import expected_rodata, scope_now
+from .drift import expected_rodata, scope_globs, scope_now
 from .reader import RECORDERS, WATCHED_MAX, new_pins
 
 _SIZES = {"bool": 1, "choice": 4, "u32": 4, "s32": 4, "u64": 8, "s64": 8, "selectors": SELECTORS_SIZE, "weights": SELECTORS_SIZE}
@@ -35,6 +35,12 @@ KERNEL_NUMBERS = (
     "nr_cpu_ids",
     "percpu_counter_batch",
     "sysctl_bpf_oom_budget_ms",
+    "vm_zone_stat",
+    "vm_node_stat",
+    "totalreserve_pages",
+    "node_data",
+    "nr_node_ids",
+    "contig_page_data",
 )
 
 
@@ -82,13 +88,14 @@ def lacking(lib: Library, capability: Capability, manifest: Manifest, data: byte
 def load(lib: Library, capability: Capability, manifest: Manifest, data: bytes, paths: Paths) -> list[str]:
     """Register a policy and pin it beside the one that is loaded; who fails here calls drop_new().
 
-    What of the loaded one's record could not be kept, a sentence each.
+    What of the loaded one's record could not be kept, and which condition has no meaning on this host, a sentence each.
     """
     if manifest.params.get("averages", {}).get("value") is True and not capability.features["averages"]:
         raise BpfOomError(
             f"policy '{manifest.name}' wants to use the averages, which this kernel does not let BPF do",
             "set averages: false, or boot a kernel with BPF_PSI_AVERAGES",
         )
+    told = refuse_unknown_memory(capability, manifest)
     without = lacking(lib, capability, manifest, data)
     with _open(lib, manifest, data) as found:
         _set_parameters(found, manifest)
@@ -98,7 +105,7 @@ def load(lib: Library, capability: Capability, manifest: Manifest, data: bytes, 
         for callback in without:
             # libbpf leaves out a program that no member points to, and a member that is empty.
             found.write(ops.map_name, ops.members[callback], b"")
-        fresh, anew = [], []
+        fresh, anew = [], told
         for name in KEPT:
             if not found.has_map(name):
                 continue
@@ -115,6 +122,24 @@ def load(lib: Library, capability: Capability, manifest: Manifest, data: bytes, 
         # The last: with it the policy acts.
         found.attach(paths.pin(manifest.name, new=True))
     return anew
+
+
+def refuse_unknown_memory(capability: Capability, manifest: Manifest) -> list[str]:
+    """What a policy is where nothing tells how much memory of the system is free; who asks for that is refused."""
+    if capability.features["free_memory"] or "free_memory_below_percent" not in manifest.params:
+        return []
+    percent, size = (manifest.params[f"free_memory_below_{unit}"]["value"] for unit in ("percent", "bytes"))
+    if size or 0 < percent < 100:
+        raise BpfOomError(
+            f"policy '{manifest.name}' asks how much memory is free, and this kernel hides where it keeps that",
+            "set kernel.kptr_restrict to 0 or 1, or leave free_memory_below out",
+        )
+    if percent or scope_globs(manifest):
+        return []
+    return [
+        f"Policy '{manifest.name}' acts on pressure however much memory is free, as this kernel hides where it keeps that:"
+        " set kernel.kptr_restrict to 0 or 1 and apply it anew."
+    ]
 
 
 def _set_parameters(found: BpfObject, manifest: Manifest) -> None:

@@ -29,7 +29,7 @@ KFUNCS = {
 }
 _NEEDED_MEMBERS = {"oom": ("handle_out_of_memory", "name"), "psi": ("init", "handle_psi_event")}
 #: What was added to the plain first version of the interface. Policies work without it, with less: see LACKING.
-FEATURES = ("cgroup_online", "averages", "bypass", "own_report")
+FEATURES = ("cgroup_online", "averages", "bypass", "own_report", "free_memory")
 #: A member of the patched kernel's oom_control. Without it the kernel's own report of an OOM does not name the policy nor what a
 #: program declared, a line of the module beside it does.
 _REPORTS_POLICY = "bpf_policy_name"
@@ -139,6 +139,7 @@ def read_capability(paths: Paths, lib: Optional[Library], lib_error: Optional[Bp
         found.add("proc", "/proc is not mounted", "mount it")
     _read_rights(paths, found)
     _read_mounts(paths, found)
+    _read_addresses(paths, found)
     if lib is None:
         if lib_error is not None:
             found.libbpf = None
@@ -179,6 +180,14 @@ def _read_mounts(paths: Paths, found: Capability) -> None:
             )
     except OSError:
         pass  # no lockdown in this kernel: nothing to refuse
+
+
+def _read_addresses(paths: Paths, found: Capability) -> None:
+    """How much memory is free policies compute from numbers of the kernel, which it lets root find unless it is told to hide them."""
+    try:
+        found.features["free_memory"] = paths.read("/proc/sys/kernel/kptr_restrict").strip() != "2"
+    except OSError:
+        found.features["free_memory"] = True  # a kernel without the switch
 
 
 def missing_right(paths: Paths, capability: int, name: str) -> Optional[Tuple[str, str]]:
@@ -322,7 +331,7 @@ def _read_btf(paths: Paths, lib: Library, found: Capability) -> None:
             callbacks[name] = {member: types().callback(field.type_id) for member, field in members.items()}
     found.interface = ("module" if module else "kernel") if found.structs else None
     found.kfuncs = [name for name in kfuncs if functions[name]]
-    found.features = {name: bool(find(enum, KIND_ENUM)) for name, enum in _FEATURE_ENUMS.items()}
+    found.features.update({name: bool(find(enum, KIND_ENUM)) for name, enum in _FEATURE_ENUMS.items()})
     found.features.update({feature: found.has("psi", callback) for callback, (feature, _without) in LACKING.items()})
     found.features["own_report"] = _REPORTS_POLICY in there
     for kind, name in STRUCTS.items():

@@ -11,6 +11,8 @@ OUTCOMES = (
     "", "killed", "observed", "no_victim", "cooldown", "declared", "nobody_died", "recorded", "spared", "failed",
 )  # fmt: skip
 VERDICTS = ("", "ranked", "chosen", "protected", "unkillable", "gone", "empty", "shares")
+# In the order of their bits.
+CONDITIONS = ("free_memory",)
 # From record.h: places of the second list come after those of the first.
 _EXTRA = 32
 MODES = ("enforce", "observe")
@@ -26,6 +28,8 @@ _SENTENCES = {
     "failed": "was refused by the kernel",
 }
 _SPARED = {"empty": "no process is in it, so nobody's death gives it back", "shares": "shares its memory with somebody protected"}
+# Why a policy did not act, of each condition.
+_UNMET = {"free_memory": "{free_memory} of memory are free"}
 Decision = Dict[str, Any]
 
 
@@ -81,6 +85,7 @@ def readable(raw: Decision) -> Decision:
         "scope": raw["scope"],
         "scope_id": raw["scope_id"],
         "free_swap": raw["free_swap"],
+        "free_memory": raw.get("free_memory", 0),
         "trigger": _word(TRIGGERS, raw["trigger"]),
         "mode": _word(MODES, raw["mode"]),
         "outcome": _word(OUTCOMES, raw["outcome"]),
@@ -91,6 +96,7 @@ def readable(raw: Decision) -> Decision:
         "small": raw["nr_small"],
         "killed": raw["nr_killed"],
         "unseen": raw.get("nr_unseen", 0),
+        "unmet": [word for bit, word in enumerate(CONDITIONS) if raw.get("unmet", 0) >> bit & 1],
         "ranked": [_candidate(each) for each in raw["ranked"] if each["who"]["verdict"]],
         "skipped": [_candidate(each) for each in raw["skipped"] if each["who"]["verdict"]],
         "died": died,
@@ -111,6 +117,9 @@ def lines(policy: str, decision: Decision, ago_s: float) -> List[str]:
     """What a person wants to know of a decision; names in it are whatever a user called their processes."""
     head = f"{policy} #{decision['seq']}, {ago_s:.0f} s ago, {decision['trigger']} {decision['scope'] or '/'}"
     found = [f"{head}: {_SENTENCES.get(decision['outcome'], decision['outcome'])}"]
+    if decision["unmet"]:
+        sizes = {name: _mib(decision[name]) for name in ("free_memory", "free_swap")}
+        found.append("  as " + ", ".join(_UNMET[name].format_map(sizes) for name in decision["unmet"]))
     for each in decision["ranked"]:
         adj = f", oom_score_adj {each['oom_score_adj']}" if each["oom_score_adj"] else ""
         survivors = f", {each['survivors']} of its processes live" if each["survivors"] else ""

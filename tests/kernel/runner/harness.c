@@ -993,6 +993,8 @@ void policy_settings(struct policy *policy, const char * const *words)
 
 			if (!strcmp(list, "min_usage"))
 				policy_set_u64(policy, list, number * MIB);
+			else if (strstr(list, "_bytes"))
+				policy_set_u64(policy, list, number);
 			else if (!strcmp(list, "count_file"))
 				policy_set(policy, list, &small, 1);
 			else
@@ -1033,13 +1035,14 @@ uint64_t policy_u64(struct policy *policy, const char *variable)
 }
 
 /* As the loader does it; memory.h has the order. Once, before the scenarios begin. */
-static uint64_t kernel_numbers[7];
+static uint64_t kernel_numbers[13];
 
 void kernel_numbers_find(void)
 {
 	static const char * const names[] = {
 		"_totalram_pages", "total_swap_pages", "nr_swap_pages", "__per_cpu_offset", "nr_cpu_ids",
-		"percpu_counter_batch", "sysctl_bpf_oom_budget_ms",
+		"percpu_counter_batch", "sysctl_bpf_oom_budget_ms", "vm_zone_stat", "vm_node_stat",
+		"totalreserve_pages", "node_data", "nr_node_ids", "contig_page_data",
 	};
 	FILE *file = fopen("/proc/kallsyms", "r");
 	char line[600], name[512];

@@ -45,6 +45,7 @@ extern const struct scenario bench_scenarios[];
 extern const struct scenario victim_scenarios[];
 extern const struct scenario hiding_scenarios[];
 extern const struct scenario case_scenarios[];
+extern const struct scenario condition_scenarios[];
 int actor_main(int argc, char **argv);
 
 /* Checks: `what` reads as a statement, expected and actual go into the report. */

@@ -20,7 +20,7 @@
 static const struct scenario * const all[] = {
 	oom_scenarios, chain_scenarios, rule_scenarios, fault_scenarios, psi_scenarios,
 	global_scenarios, policy_scenarios, victim_scenarios, hiding_scenarios, case_scenarios, tree_scenarios,
-	storm_scenarios, module_scenarios, bench_scenarios,
+	storm_scenarios, module_scenarios, bench_scenarios, condition_scenarios,
 };
 
 static void put(const char *path, const char *value)

@@ -115,6 +115,7 @@ static struct policy pressure_oom(const char *scope, uint32_t level)
 	policy_set_u32(&policy, "level", level);
 	policy_set_u32(&policy, "threshold_us", 100000);
 	policy_set_u32(&policy, "cooldown_ms", 0);
+	policy_set_u32(&policy, "free_memory_below_percent", 100);	/* a cgroup has the pressure */
 	policy_load(&policy);
 	policy_attach(&policy);
 	return policy;

@@ -46,7 +46,7 @@ def test_what_the_kernel_lacks_is_told(host: Host, status: Status) -> None:
     fleet = os.environ.get("FLAVOUR") != "plain"
     stock = os.environ.get("BPF_OOM_MACHINE_KERNEL", "debian") == "debian"
     report = status(host)
-    features = {"cgroup_online": fleet, "averages": fleet, "bypass": fleet, "own_report": not stock}
+    features = {"cgroup_online": fleet, "averages": fleet, "bypass": fleet, "own_report": not stock, "free_memory": True}
     assert report["capability"]["features"] == features
     assert report["capability"]["interface"] == ("module" if stock else "kernel")
     assert (report["module"]["running"] is not None) == stock

@@ -72,6 +72,12 @@ def test_the_record_says_who_was_spared_and_why() -> None:
     assert "no time to look at 5 cgroups" in found
 
 
+def test_the_condition_that_did_not_hold_is_told() -> None:
+    decision = readable(raw(outcome=8, unmet=1, free_memory=300 << 20))
+    assert (decision["unmet"], decision["free_memory"]) == (["free_memory"], 300 << 20)
+    assert "  as 300.0 MiB of memory are free" in lines("pressure", decision, 0)
+
+
 def test_survivors_are_told() -> None:
     half = candidate(2, "/db", 5, "db")
     half["who"]["nr_survivors"] = 2
