@@ -129,6 +129,9 @@ SCENARIOS = {
         "path_of_a_cgroup_that_went_at_once",
     ],
     "conditions": [
+        "pressure_off_in_one",
+        "more_cgroups_than_can_be_watched",
+        "busy_is_no_action",
         "free_memory_is_that_of_meminfo",
         "free_memory_spares_the_system",
         "free_memory_short_in_the_system",
@@ -245,6 +248,7 @@ BEYOND_PLAIN = {
     "bypass_not_for_a_busy_host",
     "bypass_slow_policy",
     "group_kill_counts_once",
+    "more_cgroups_than_can_be_watched",
     "oom_group",
     "pressure_oom_follows_restart",
     "psi_averages",

@@ -30,6 +30,7 @@ const volatile u64 free_memory_below_bytes;
 #define FREE_MEMORY_OF_SYSTEM	10
 
 #define MAX_NODES	1024	/* of NUMA */
+#define MAX_ZONES	8	/* of a node */
 #define MAX_DEPTH	1024	/* of cgroups */
 #define NOT_KNOWN	S64_MAX
 
@@ -51,18 +52,27 @@ static __always_inline s64 stat_of(enum kernel_number table, u64 item)
 #define ZONE_STAT(item)	stat_of(VM_ZONE_STAT, bpf_core_enum_value(enum zone_stat_item, item))
 #define NODE_STAT(item)	stat_of(VM_NODE_STAT, bpf_core_enum_value(enum node_stat_item, item))
 
-/* Kernels differ in how many zones a node has; CO-RE knows constant indices only. */
-#define ZONE_LOW(node, zone)							\
-	(bpf_core_field_exists((node)->node_zones[zone]._watermark) ?		\
-	 (s64)BPF_CORE_READ(node, node_zones[zone]._watermark[WMARK_LOW]) +	\
-	 (s64)BPF_CORE_READ(node, node_zones[zone].watermark_boost) : 0)
-
+/* Kernels differ in how many zones a node has and how large they are. */
 static __always_inline s64 node_low(u64 address)
 {
 	struct pglist_data *node = (void *)address;
+	u64 size = bpf_core_type_size(struct zone);
+	void *zones = &node->node_zones;
+	s64 pages = 0;
+	u64 at;
+	int i;
 
-	return ZONE_LOW(node, 0) + ZONE_LOW(node, 1) + ZONE_LOW(node, 2) + ZONE_LOW(node, 3) +
-	       ZONE_LOW(node, 4) + ZONE_LOW(node, 5);
+	bpf_for(i, 0, MAX_ZONES) {
+		struct zone *zone;
+
+		at = i * size;
+		if (at >= bpf_core_field_size(node->node_zones))
+			break;
+		zone = zones + at;
+		pages += (s64)BPF_CORE_READ(zone, _watermark[WMARK_LOW]) +
+			 (s64)BPF_CORE_READ(zone, watermark_boost);
+	}
+	return pages;
 }
 
 /* Where reclaim in the background begins, the sum of all zones; pages. */
@@ -92,7 +102,10 @@ static __always_inline s64 most_of(s64 pages, s64 low)
 	return pages - lower(pages / 2, low);
 }
 
-/* MemAvailable of /proc/meminfo, in pages; NOT_KNOWN where its parts are not. See si_mem_available(). */
+/*
+ * MemAvailable of /proc/meminfo, in pages; NOT_KNOWN where its parts are not. See
+ * si_mem_available().
+ */
 __noinline s64 available_memory(void)
 {
 	s64 reserve = kernel_s64(TOTALRESERVE_PAGES, -1), low, pages;
@@ -103,7 +116,8 @@ __noinline s64 available_memory(void)
 	low = low_watermarks();
 	pages = ZONE_STAT(NR_FREE_PAGES) - reserve;
 	pages += most_of(NODE_STAT(NR_ACTIVE_FILE) + NODE_STAT(NR_INACTIVE_FILE), low);
-	pages += most_of(NODE_STAT(NR_SLAB_RECLAIMABLE_B) + NODE_STAT(NR_KERNEL_MISC_RECLAIMABLE), low);
+	pages += most_of(NODE_STAT(NR_SLAB_RECLAIMABLE_B) +
+			 NODE_STAT(NR_KERNEL_MISC_RECLAIMABLE), low);
 	return pages > 0 ? pages : 0;
 }
 
@@ -122,7 +136,8 @@ static __always_inline s64 reclaimable(struct mem_cgroup *memcg)
 /* What the limits of one cgroup leave. Above the last one's a limit changes nothing. */
 static __always_inline void within_limits(struct mem_cgroup *memcg, struct surroundings *found)
 {
-	s64 limit = lower(BPF_CORE_READ(memcg, memory.max), BPF_CORE_READ(memcg, memory.high)), left;
+	s64 max = BPF_CORE_READ(memcg, memory.max), left;
+	s64 limit = lower(max, BPF_CORE_READ(memcg, memory.high));
 
 	if (limit >= found->all_memory)
 		return;

@@ -63,6 +63,8 @@ DECLARED_TEXT(constraint_mem) = "CONSTRAINT_BPF_PSI_MEM";
 
 u64 nr_declared COUNTER;	/* OOMs declared of which somebody died */
 u64 nr_watched COUNTER;		/* triggers made, at load and for cgroups that came later */
+u64 nr_left_out COUNTER;	/* cgroups without room for a trigger, or where PSI is off */
+u64 nr_busy COUNTER;		/* events while another OOM was being handled */
 u64 nr_not_yet COUNTER;		/* events that have not lasted long enough */
 u64 nr_cooldowns COUNTER;	/* events within the pause */
 u64 nr_unmet COUNTER;		/* events at which a condition beside pressure did not hold */
@@ -149,12 +151,25 @@ static __always_inline bool find_cgroups(struct mem_cgroup *root)
 		if (!BPF_CORE_READ((struct cgroup *)cgroup, level))
 			system = true;
 		else if (found_count >= MAX_WATCHED || remember(id, cgroup))
-			count(&nr_errors);
+			count(&nr_left_out);
 		else
 			found[found_count++ & (MAX_WATCHED - 1)] = id;
 	}
 	bpf_rcu_read_unlock();
 	return system;
+}
+
+/*
+ * What keeps one cgroup from being watched is no reason to leave the others: it has gone, it
+ * is one too many, or its owner has written 0 to cgroup.pressure.
+ */
+static __always_inline bool leaves_one_out(int err)
+{
+	if (err == -ENOSPC || err == -EOPNOTSUPP)
+		count(&nr_left_out);
+	else if (err != -ENOENT && err != -ENODEV)
+		return false;
+	return true;
 }
 
 static __always_inline int psi_policy_init(struct bpf_psi *psi)
@@ -178,8 +193,7 @@ static __always_inline int psi_policy_init(struct bpf_psi *psi)
 		if ((u32)i >= found_count)
 			break;
 		err = watch_cgroup(psi, found[bounded(i, MAX_WATCHED)]);
-		/* Removed since the walk. */
-		if (err == -ENOENT || err == -ENODEV) {
+		if (err && leaves_one_out(err)) {
 			bpf_map_delete_elem(&watched, &found[bounded(i, MAX_WATCHED)]);
 			err = 0;
 		}
@@ -201,15 +215,15 @@ static __always_inline void psi_policy_online(u64 id)
 	if (!cgrp || !wants(cgroup_address(cgrp)))
 		return;
 	/* One that is watched since init keeps what is known of it. */
-	if (!bpf_map_lookup_elem(&watched, &id))
-		err = remember(id, cgroup_address(cgrp));
+	if (!bpf_map_lookup_elem(&watched, &id) && remember(id, cgroup_address(cgrp)))
+		err = -ENOSPC;
 	if (!err)
 		err = watch_cgroup(NULL, id);
 	if (!err || err == -EEXIST)
 		return;
 	/* What is in the map is watched: whoever reads it must be able to rely on that. */
 	bpf_map_delete_elem(&watched, &id);
-	if (err != -ENOENT && err != -ENODEV)
+	if (!leaves_one_out(err))
 		count(&nr_errors);
 }
 
@@ -262,6 +276,10 @@ static __always_inline u32 act(struct mem_cgroup *memcg, struct decision *decisi
 	count(&nr_passes);
 	if (err >= 0)
 		return OUTCOME_NOBODY_DIED;
+	if (err == -EBUSY) {
+		count(&nr_busy);
+		return OUTCOME_BUSY;
+	}
 	count(&nr_errors);
 	return OUTCOME_FAILED;
 }
@@ -303,8 +321,10 @@ static __always_inline void psi_policy_event(struct psi_trigger *trigger)
 			count(&nr_unmet);
 			decision->outcome = OUTCOME_SPARED;
 		} else if (judge(id ? memcg : NULL, decision)) {
-			at->acted_ns = now;
 			decision->outcome = act(id ? memcg : NULL, decision, seq);
+			if (decision->outcome != OUTCOME_BUSY &&
+			    decision->outcome != OUTCOME_FAILED)
+				at->acted_ns = now;
 		} else {
 			count(&nr_spared);
 			decision->outcome = OUTCOME_SPARED;

@@ -55,6 +55,7 @@ enum decision_outcome {
 	OUTCOME_RECORDED,	/* a policy that never acts */
 	OUTCOME_SPARED,		/* the policy judged that it need not act */
 	OUTCOME_FAILED,		/* the kernel refused, see `error` */
+	OUTCOME_BUSY,		/* another OOM was being handled, that frees memory as well */
 };
 
 /* What a psi policy wants beside pressure, a bit each; see conditions.h. */

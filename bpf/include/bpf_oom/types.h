@@ -41,8 +41,11 @@ typedef u32 __wsum;
 
 #define ENOENT			2		/* asm-generic/errno-base.h */
 #define ESRCH			3
+#define EBUSY			16
 #define EEXIST			17
 #define ENODEV			19
+#define ENOSPC			28
+#define EOPNOTSUPP		95		/* asm-generic/errno.h */
 #define OOM_SCORE_ADJ_MIN	(-1000)
 #define PF_KTHREAD		0x00200000	/* task_struct.flags */
 #define S_ISUID			04000		/* inode.i_mode */

@@ -255,7 +255,9 @@ def check_metadata(data: Any, where: str) -> Dict[str, Any]:
         if spec["type"] == "weights" and len(spec.get("range") or ()) != 2:
             raise wrong(f"parameter '{name}' has no range")
     for rule in data.setdefault("constraints", []):
-        compares = isinstance(rule, list) and len(rule) == 3 and rule[1] in (*_OPERATORS, _DISJOINT, _EXCLUDES) and rule[2] in specs
+        compares = (
+            isinstance(rule, list) and len(rule) == 3 and rule[1] in (*_OPERATORS, _DISJOINT, _EXCLUDES) and rule[2] in specs
+        )
         divides = (
             isinstance(rule, list)
             and len(rule) == 4
@@ -266,7 +268,7 @@ def check_metadata(data: Any, where: str) -> Dict[str, Any]:
         )
         if not (compares or divides) or rule[0] not in specs:
             raise wrong(
-                f"the constraint {rule!r} is neither [parameter, operator, '{_DISJOINT}' or '{_EXCLUDES}', parameter]"
+                f"the constraint {rule!r} is neither [parameter, {', '.join((*_OPERATORS, _DISJOINT, _EXCLUDES))}, parameter]"
                 f" nor [parameter, {_MULTIPLE}, number, parameter that switches it on]"
             )
     return {"kind": data["kind"], "parameters": specs, "constraints": data["constraints"]}

@@ -17,17 +17,16 @@ from .._store.paths import Paths
 from .._store.writer import Writer
 from . import loader
 from .describe import describe
-from .drift import Loaded, load_reasons, scope_now
-from .engine import Blocked, Cgroups, Engine, Outcome, Plan, Survey, Wish, complete_wish
-from .inactive import some
-from .reader import new_pins, without_pressure
+from .drift import Loaded, load_reasons
+from .engine import Blocked, Engine, Outcome, Plan, Survey, Wish, complete_wish
+from .reader import new_pins
 
 
 def apply(engine: Engine, survey: Survey, wish: Wish, blocked: Blocked, tolerant: bool = False) -> Outcome:
     """Make it so, all or nothing. `tolerant` is for the boot: one broken policy does not stop the others."""
-    plan, host, outcome = engine.prepare(survey, wish, blocked, tolerant)
+    plan, _host, outcome = engine.prepare(survey, wish, blocked, tolerant)
     if plan.changes:
-        failed, warnings = change(engine, survey, wish, plan, host.cgroups, tolerant)
+        failed, warnings = change(engine, survey, wish, plan, tolerant)
         outcome.failed.update(failed)
         outcome.warnings += warnings
     outcome.policies = describe(engine, engine.survey())
@@ -44,9 +43,7 @@ def bring_back(engine: Engine, survey: Survey) -> Outcome:
     return apply(engine, survey, wish, blocked, tolerant=True)
 
 
-def change(
-    engine: Engine, survey: Survey, wish: Wish, plan: Plan, cgroups: Cgroups, tolerant: bool
-) -> tuple[dict[str, str], list[str]]:
+def change(engine: Engine, survey: Survey, wish: Wish, plan: Plan, tolerant: bool) -> tuple[dict[str, str], list[str]]:
     """Do it. What failed, by policy, which only a `tolerant` change survives, and warnings."""
     failed: dict[str, str] = {}
     warnings: list[str] = []
@@ -57,7 +54,7 @@ def change(
     try:
         for name in plan.anew:
             try:
-                fresh[name], anew = _load_beside(engine, survey, wish, wish.manifests[name], cgroups)
+                fresh[name], anew = _load_beside(engine, survey, wish, wish.manifests[name])
                 warnings += anew
             except BpfOomError as error:
                 if not tolerant:
@@ -88,21 +85,12 @@ def change(
     return failed, warnings
 
 
-def _load_beside(engine: Engine, survey: Survey, wish: Wish, manifest: Manifest, cgroups: Cgroups) -> tuple[Loaded, list[str]]:
+def _load_beside(engine: Engine, survey: Survey, wish: Wish, manifest: Manifest) -> tuple[Loaded, list[str]]:
     """Load the policy under its second pin and believe only what the kernel shows; what could not be kept, a sentence each."""
     if engine.lib is None:
         raise engine.lib_error or BpfOomError("libbpf is not loaded", "install it")
     try:
-        loader.refuse_many(manifest, cgroups)
-        try:
-            anew = loader.load(engine.lib, survey.capability, manifest, _object(engine, wish, manifest), engine.paths)
-        except BpfOomError as error:
-            off = without_pressure(engine.paths, scope_now(manifest, cgroups)) if manifest.kind == "psi" else []
-            if not off:
-                raise
-            # The kernel only says that it does not support it.
-            cause = f"{error.cause}; pressure is not watched in {some(off)}, where cgroup.pressure is 0"
-            raise BpfOomError(cause, "write 1 to that file, or take it out of its scope", error.details) from None
+        anew = loader.load(engine.lib, survey.capability, manifest, _object(engine, wish, manifest), engine.paths)
         found = engine.read(manifest.name, new=True)
         # Without the cgroups: one that went away since they were listed is nobody's fault.
         wrong = load_reasons(manifest, found, {})

@@ -18,8 +18,8 @@ from .._kernel.libbpf import Library, MapInfo
 from .._kernel.object import BpfObject
 from .._store.manifest import Manifest
 from .._store.paths import Paths
-from .drift import expected_rodata, scope_globs, scope_now
-from .reader import RECORDERS, WATCHED_MAX, new_pins
+from .drift import expected_rodata, scope_globs
+from .reader import RECORDERS, new_pins
 
 _SIZES = {"bool": 1, "choice": 4, "u32": 4, "s32": 4, "u64": 8, "s64": 8, "selectors": SELECTORS_SIZE, "weights": SELECTORS_SIZE}
 #: Maps that outlive the object that made them: their names in an object, in the kernel (which cuts them), and as pins.
@@ -214,13 +214,3 @@ def remove_foreign(lib: Library, foreign: Mapping[str, Any]) -> None:
             f"the policies are as wanted, but '{foreign['name']}' of somebody else stays registered: {error.cause}",
             "find out whose it is and end it there, or set foreign: leave",
         ) from None
-
-
-def refuse_many(manifest: Manifest, cgroups: Mapping[str, Mapping[str, int]]) -> None:
-    """A psi policy has room for so many cgroups, and the kernel's default is the same."""
-    number = len(scope_now(manifest, cgroups)) if manifest.kind == "psi" else 0
-    if number > WATCHED_MAX:
-        raise BpfOomError(
-            f"the scope of policy '{manifest.name}' stands for {number} cgroups",
-            f"name {WATCHED_MAX} at most, such as the slice above them",
-        )

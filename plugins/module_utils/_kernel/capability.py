@@ -183,7 +183,7 @@ def _read_mounts(paths: Paths, found: Capability) -> None:
 
 
 def _read_addresses(paths: Paths, found: Capability) -> None:
-    """How much memory is free policies compute from numbers of the kernel, which it lets root find unless it is told to hide them."""
+    """How much memory is free policies compute from the kernel's own numbers; it may be told to hide even from root where."""
     try:
         found.features["free_memory"] = paths.read("/proc/sys/kernel/kptr_restrict").strip() != "2"
     except OSError:

@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Optional
 # The enums of bpf/include/bpf_oom/record.h, from 1.
 TRIGGERS = ("", "memcg", "global", "declared", "sysrq", "pressure")
 OUTCOMES = (
-    "", "killed", "observed", "no_victim", "cooldown", "declared", "nobody_died", "recorded", "spared", "failed",
+    "", "killed", "observed", "no_victim", "cooldown", "declared", "nobody_died", "recorded", "spared", "failed", "busy",
 )  # fmt: skip
 VERDICTS = ("", "ranked", "chosen", "protected", "unkillable", "gone", "empty", "shares")
 # In the order of their bits.
@@ -26,6 +26,7 @@ _SENTENCES = {
     "recorded": "recorded it",
     "spared": "judged that it need not act",
     "failed": "was refused by the kernel",
+    "busy": "declared no OOM, as another one was being handled",
 }
 _SPARED = {"empty": "no process is in it, so nobody's death gives it back", "shares": "shares its memory with somebody protected"}
 # Why a policy did not act, of each condition.

@@ -229,7 +229,88 @@ static void free_memory_of_a_cgroup(void)
 	check(wait_for(policy_u64(&of_eater_too, "nr_declared")), "OOMs declared", "1 or more", "0");
 }
 
+/* Whoever owns one cgroup cannot keep the others from being watched. */
+static void pressure_off_in_one(void)
+{
+	struct policy policy;
+	struct hog eater;
+
+	cg_make("t/off", false);
+	cg_make("t/on", false);
+	cg_write("t/off", "cgroup.pressure", "0");
+	cg_set("t/on", "memory.high", 20 * MIB);
+	cg_set("t/on", "memory.swap.max", 0);
+	policy = start("pressure_oom", "/t/*", MODE_ENFORCE, NULL);
+	check(policy_watches(&policy, "t/on"), "the policy says that it watches the one", "yes", "no");
+	check(!policy_watches(&policy, "t/off"), "and nothing of the other", "no", "yes");
+	check_int("cgroups left out", 1, policy_u64(&policy, "nr_left_out"));
+	check_int("errors", 0, policy_u64(&policy, "nr_errors"));
+	eat(&eater, "t/on");
+	check_killed(&eater);
+}
+
+/* Nor can whoever makes very many. */
+#define TOO_MANY	270
+
+static void more_cgroups_than_can_be_watched(void)
+{
+	struct policy policy;
+	char path[32];
+
+	for (int i = 0; i < TOO_MANY; i++) {
+		snprintf(path, sizeof(path), "t/n%d", i);
+		cg_make(path, false);
+	}
+	policy = start("watch", "/t/n*", MODE_ENFORCE, NULL);
+	check_int("watched", 256, policy_u64(&policy, "nr_watched"));
+	check_int("left out", TOO_MANY - 256, policy_u64(&policy, "nr_left_out"));
+	check_int("errors", 0, policy_u64(&policy, "nr_errors"));
+	policy_unload(&policy);
+	sysctl_write("kernel/bpf_psi_max_triggers", "10");
+	policy = start("watch", "/t/n*", MODE_ENFORCE, NULL);
+	sysctl_write("kernel/bpf_psi_max_triggers", "256");
+	check_int("watched with room for ten", 10, policy_u64(&policy, "nr_watched"));
+	check_int("left out", TOO_MANY - 10, policy_u64(&policy, "nr_left_out"));
+	check_int("errors", 0, policy_u64(&policy, "nr_errors"));
+}
+
+/* An OOM that could not be declared is no error, and no action after which there is a pause. */
+static void busy_is_no_action(void)
+{
+	static const char * const words[] = { "free_memory_below_percent=100", "cooldown_ms=600000", NULL };
+	struct policy busy = policy_open("probe", "busy"), policy;
+	struct hog grower = { .name = "grower", .cgroup = "t/scope" }, eater;
+	struct decision decision;
+
+	policy_set_u32(&busy, "busy_ms", 4000);
+	policy_load(&busy);
+	policy_attach(&busy);
+	cg_make("t/scope", false);
+	cg_set("t/scope", "memory.max", 10 * MIB);
+	cg_set("t/scope", "memory.swap.max", 0);
+	cg_make("t/p", false);
+	cg_set("t/p", "memory.high", 20 * MIB);
+	cg_set("t/p", "memory.swap.max", 0);
+	hog_start(&grower);
+	hog_order(&grower, 20 * MIB);
+	require(wait_for(policy_u64(&busy, "nr_calls")), "an OOM is handled", "none is");
+	policy = start("pressure_oom", NULL, MODE_ENFORCE, words);
+	eat(&eater, "t/p");
+	check(wait_for(policy_u64(&policy, "nr_busy")), "events meanwhile", "1 or more", "0");
+	require(last_decision(&policy, &decision), "there is a decision", "none");
+	check_int("its outcome", OUTCOME_BUSY, decision.outcome);
+	check_int("its error (-EBUSY)", -EBUSY, decision.error);
+	check_int("errors", 0, policy_u64(&policy, "nr_errors"));
+	check_killed(&grower);
+	policy_unload(&busy);
+	check(wait_for(policy_u64(&policy, "nr_declared")), "the next event acts", "it does", "in the pause: %llu",
+	      (unsigned long long)policy_u64(&policy, "nr_cooldowns"));
+}
+
 const struct scenario condition_scenarios[] = {
+	{ "pressure_off_in_one", "conditions", pressure_off_in_one },
+	{ "more_cgroups_than_can_be_watched", "conditions", more_cgroups_than_can_be_watched },
+	{ "busy_is_no_action", "conditions", busy_is_no_action },
 	{ "free_memory_is_that_of_meminfo", "conditions", free_memory_is_that_of_meminfo },
 	{ "free_memory_spares_the_system", "conditions", free_memory_spares_the_system },
 	{ "free_memory_short_in_the_system", "conditions", free_memory_short_in_the_system },

@@ -1017,6 +1017,16 @@ bool policy_decision(struct policy *policy, uint64_t seq, struct decision *decis
 	return !bpf_map_lookup_elem(bpf_map__fd(map), &slot, decision) && decision->seq == seq;
 }
 
+bool policy_watches(struct policy *policy, const char *cgroup)
+{
+	struct bpf_map *map = bpf_object__find_map_by_name(policy->object, "watched");
+	uint64_t id = cg_id(cgroup);
+	char value[1024];
+
+	require(map && bpf_map__value_size(map) <= sizeof(value), "a psi policy says what it watches", "it does not");
+	return !bpf_map_lookup_elem(bpf_map__fd(map), &id, value);
+}
+
 void *policy_data(struct policy *policy, const char *variable)
 {
 	size_t size;

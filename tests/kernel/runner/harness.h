@@ -197,6 +197,8 @@ uint64_t policy_u64(struct policy *policy, const char *variable);
 /* What a policy decided; false when there is no such decision. The newest has the last seq. */
 struct decision;
 bool policy_decision(struct policy *policy, uint64_t seq, struct decision *decision);
+/* Whether a psi policy says that it watches a cgroup. */
+bool policy_watches(struct policy *policy, const char *cgroup);
 
 /* All that libbpf said, with the verifier's log. */
 extern char libbpf_log[];

@@ -258,8 +258,10 @@ COUNTS = ("nr_considered", "nr_protected", "nr_unkillable", "nr_small", "nr_kill
 decisions = st.fixed_dictionaries(
     {"scope": texts, **dict.fromkeys(("ranked", "skipped", "died"), st.lists(subjects, max_size=2))}
     | dict.fromkeys(
-        ("seq", "time_ns", "spent_ns", "scope_id", "free_swap", "free_memory", "unmet", "trigger", "mode", "outcome", "error", *COUNTS), numbers
+        ("seq", "time_ns", "spent_ns", "scope_id", "free_swap", "free_memory", "unmet", "trigger", "mode", "outcome", "error"),
+        numbers,
     )
+    | dict.fromkeys(COUNTS, numbers)
 )
 
 

@@ -16,7 +16,6 @@ import pytest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.errors import BpfOomError
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine.compiler import compile_bundle, find_toolchain, input_digest
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine.engine import Engine, Survey, Wish
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine.loader import refuse_many
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine.reader import matching_cgroups
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine.run import run
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._kernel.capability import Capability
@@ -349,13 +348,6 @@ def test_a_chain_has_a_limit(host: Host) -> None:
     wish = Wish(chain, set(chain), set())
     with pytest.raises(BpfOomError, match="33 OOM policies; give 32 at most"):
         engine.plan(engine.survey(), wish, {}, {})
-
-
-def test_a_scope_has_a_limit() -> None:
-    many = {f"/{number}": number for number in range(257)}
-    with pytest.raises(BpfOomError, match="stands for 257 cgroups; name 256 at most"):
-        refuse_many(replace(scoped("/*"), kind="psi"), {"/*": many})
-    refuse_many(scoped("/*"), {"/*": many})  # an OOM policy looks for itself
 
 
 def test_pins_without_a_policy_are_told_of_and_removed(host: Host) -> None:

@@ -228,7 +228,8 @@ struct oom_control {{ const char *bpf_policy_name; }} control;
 
 def test_the_plain_interface_has_no_feature_and_no_problem(tree: Path, lib: Library) -> None:
     found = read(tree, lib)
-    assert found.features == {"cgroup_online": False, "averages": False, "bypass": False, "own_report": False, "free_memory": True}
+    features = {"cgroup_online": False, "averages": False, "bypass": False, "own_report": False, "free_memory": True}
+    assert found.features == features
     assert found.problems == []
 
 
@@ -244,7 +245,8 @@ def test_free_memory_is_told_where_the_kernel_shows_its_addresses(
 def test_features_are_read_from_btf(tree: Path, lib: Library) -> None:
     (tree / "sys/kernel/btf/vmlinux").write_bytes(kernel(FLEET + defined()))
     found = read(tree, lib).report()
-    assert found["features"] == {"cgroup_online": True, "averages": True, "bypass": True, "own_report": True, "free_memory": True}
+    features = {"cgroup_online": True, "averages": True, "bypass": True, "own_report": True, "free_memory": True}
+    assert found["features"] == features
     assert found["interface"] == "kernel"
 
 
@@ -316,7 +318,8 @@ def test_a_stock_kernel_is_capable_by_the_module(tree: Path, lib: Library) -> No
     assert found.structs["bpf_psi_ops"] == ["init", "handle_psi_event", "handle_cgroup_online"]
     report = found.report()
     assert (report["interface"], report["oom"], report["psi"]) == ("module", True, True)
-    assert report["features"] == {"cgroup_online": True, "averages": True, "bypass": True, "own_report": False, "free_memory": True}
+    features = {"cgroup_online": True, "averages": True, "bypass": True, "own_report": False, "free_memory": True}
+    assert report["features"] == features
 
 
 def test_a_module_of_another_version_is_to_be_replaced(tree: Path, lib: Library) -> None:
