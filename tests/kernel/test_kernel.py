@@ -136,6 +136,7 @@ SCENARIOS = {
         "free_memory_spares_the_system",
         "free_memory_short_in_the_system",
         "free_memory_of_a_cgroup",
+        "free_swap_of_a_cgroup",
     ],
     "trees": ["random_trees"],
     "storm": ["replacing_leaves_no_gap", "replacing_witness_sees_gap", "storm"],

@@ -71,10 +71,6 @@ int bpf_psi_create_trigger(struct bpf_psi *psi, u64 cgroup_id, u32 resource,
 struct mem_cgroup *bpf_oom_get_memcg(struct oom_control *oc) __ksym __weak;
 int bpf_oom_is_declared(struct oom_control *oc) __ksym __weak;
 
-/* Numbers of the kernel, to be read from their addresses: swap pages that are free, and all. */
-extern const void nr_swap_pages __ksym;
-extern const void total_swap_pages __ksym;
-
 /* The kernel finds the structs and their members by name. */
 struct bpf_oom_ops {
 	int (*handle_out_of_memory)(struct oom_control *oc);

@@ -24,6 +24,16 @@ const volatile u32 free_memory_below_percent;
 const volatile u64 free_memory_below_bytes;
 
 /*
+ * Act only when so much of the swap space is free, or less: of what the system has, and of
+ * what the cgroup's and its ancestors' memory.swap.max let it use. Without swap none is free.
+ * Unit: percent, of what there is for it. 0: only when none is free. 100: however much is free.
+ */
+const volatile u32 free_swap_below_percent = 100;
+
+/* The same. Unit: bytes. 0: the percentage counts. */
+const volatile u64 free_swap_below_bytes;
+
+/*
  * Of the whole system: where more than a tenth is available no allocation fails, and pressure
  * comes from the limits of cgroups, which have OOMs of their own. As earlyoom has it.
  */
@@ -38,6 +48,8 @@ const volatile u64 free_memory_below_bytes;
 struct surroundings {
 	s64 free_memory;	/* NOT_KNOWN: the kernel hides its addresses */
 	s64 all_memory;
+	s64 free_swap;		/* likewise */
+	s64 all_swap;
 };
 
 static __always_inline s64 stat_of(enum kernel_number table, u64 item)
@@ -134,7 +146,18 @@ static __always_inline s64 reclaimable(struct mem_cgroup *memcg)
 }
 
 /* What the limits of one cgroup leave. Above the last one's a limit changes nothing. */
-static __always_inline void within_limits(struct mem_cgroup *memcg, struct surroundings *found)
+static __always_inline void within_swap(struct mem_cgroup *memcg, struct surroundings *found)
+{
+	s64 limit = BPF_CORE_READ(memcg, swap.max), left;
+
+	if (limit >= found->all_swap)
+		return;
+	left = limit - BPF_CORE_READ(memcg, swap.usage.counter);
+	found->all_swap = limit;
+	found->free_swap = lower(found->free_swap, left > 0 ? left : 0);
+}
+
+static __always_inline void within_memory(struct mem_cgroup *memcg, struct surroundings *found)
 {
 	s64 max = BPF_CORE_READ(memcg, memory.max), left;
 	s64 limit = lower(max, BPF_CORE_READ(memcg, memory.high));
@@ -157,6 +180,11 @@ __noinline int look_around(struct mem_cgroup *memcg __arg_trusted, struct surrou
 		return 0;
 	found->free_memory = available_memory();
 	found->all_memory = kernel_s64(TOTALRAM_PAGES, (1LL << 50) / page_size);
+	found->free_swap = kernel_s64(NR_SWAP_PAGES, NOT_KNOWN);
+	found->all_swap = kernel_s64(TOTAL_SWAP_PAGES, (1LL << 50) / page_size);
+	/* It falls below 0 for a moment when the last page is taken. */
+	if (found->free_swap < 0)
+		found->free_swap = 0;
 	cgrp = bpf_cgroup_from_id(BPF_CORE_READ(memcg, css.cgroup, kn, id));
 	if (!cgrp)
 		return 0;
@@ -168,8 +196,10 @@ __noinline int look_around(struct mem_cgroup *memcg __arg_trusted, struct surrou
 
 		struct mem_cgroup *limited __put(memcg) = bpf_get_mem_cgroup(&at->self);
 
-		if (limited)
-			within_limits(limited, found);
+		if (!limited)
+			continue;
+		within_memory(limited, found);
+		within_swap(limited, found);
 	}
 	return 0;
 }
@@ -188,6 +218,14 @@ static __always_inline bool memory_is_short(const struct surroundings *found, bo
 	return percent >= 100 || found->free_memory * 100 <= found->all_memory * percent;
 }
 
+static __always_inline bool swap_is_low(const struct surroundings *found)
+{
+	if (free_swap_below_bytes)
+		return (u64)found->free_swap * page_size <= free_swap_below_bytes;
+	return free_swap_below_percent >= 100 ||
+	       found->free_swap * 100 <= found->all_swap * free_swap_below_percent;
+}
+
 /* The conditions that do not hold for a memcg, the root's for the system; and for the record. */
 static __always_inline u32 unmet_conditions(struct mem_cgroup *memcg, bool system,
 					    struct decision *decision)
@@ -198,8 +236,12 @@ static __always_inline u32 unmet_conditions(struct mem_cgroup *memcg, bool syste
 	look_around(memcg, &found);
 	if (found.free_memory != NOT_KNOWN)
 		decision->free_memory = found.free_memory * page_size;
+	if (found.free_swap != NOT_KNOWN)
+		decision->free_swap = found.free_swap * page_size;
 	if (!memory_is_short(&found, system))
 		unmet |= CONDITION_FREE_MEMORY;
+	if (!swap_is_low(&found))
+		unmet |= CONDITION_FREE_SWAP;
 	return unmet;
 }
 

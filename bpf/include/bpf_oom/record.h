@@ -61,6 +61,7 @@ enum decision_outcome {
 /* What a psi policy wants beside pressure, a bit each; see conditions.h. */
 enum condition {
 	CONDITION_FREE_MEMORY = 1,
+	CONDITION_FREE_SWAP = 2,
 };
 
 enum verdict {
@@ -119,7 +120,7 @@ struct decision {
 	u64 time_ns;		/* since boot, with the time suspended */
 	u64 spent_ns;		/* in the policy */
 	u64 scope_id;		/* the cgroup that it is about; 0 or the root's: the system */
-	u64 free_swap;		/* bytes, where the policy looks at it */
+	u64 free_swap;		/* bytes, what there was for the scope of a psi policy */
 	u64 free_memory;	/* bytes, likewise */
 	u32 trigger;
 	u32 mode;

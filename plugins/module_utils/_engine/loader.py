@@ -124,15 +124,20 @@ def load(lib: Library, capability: Capability, manifest: Manifest, data: bytes, 
     return anew
 
 
+#: Conditions about what only addresses tell.
+_NEED_ADDRESSES = ("free_memory_below_percent", "free_swap_below_percent", "free_memory_below_bytes", "free_swap_below_bytes")
+
+
 def refuse_unknown_memory(capability: Capability, manifest: Manifest) -> list[str]:
     """What a policy is where nothing tells how much memory of the system is free; who asks for that is refused."""
     if capability.features["free_memory"] or "free_memory_below_percent" not in manifest.params:
         return []
-    percent, size = (manifest.params[f"free_memory_below_{unit}"]["value"] for unit in ("percent", "bytes"))
-    if size or 0 < percent < 100:
+    percent, *others = (manifest.params[name]["value"] for name in _NEED_ADDRESSES)
+    swap_percent, *sizes = others
+    if any(sizes) or 0 < percent < 100 or swap_percent < 100:
         raise BpfOomError(
-            f"policy '{manifest.name}' asks how much memory is free, and this kernel hides where it keeps that",
-            "set kernel.kptr_restrict to 0 or 1, or leave free_memory_below out",
+            f"policy '{manifest.name}' asks how much memory or swap is free, and this kernel hides where it keeps that",
+            "set kernel.kptr_restrict to 0 or 1, or leave out free_memory_below and free_swap_below",
         )
     if percent or scope_globs(manifest):
         return []

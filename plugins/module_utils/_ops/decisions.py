@@ -12,7 +12,7 @@ OUTCOMES = (
 )  # fmt: skip
 VERDICTS = ("", "ranked", "chosen", "protected", "unkillable", "gone", "empty", "shares")
 # In the order of their bits.
-CONDITIONS = ("free_memory",)
+CONDITIONS = ("free_memory", "free_swap")
 # From record.h: places of the second list come after those of the first.
 _EXTRA = 32
 MODES = ("enforce", "observe")
@@ -30,7 +30,7 @@ _SENTENCES = {
 }
 _SPARED = {"empty": "no process is in it, so nobody's death gives it back", "shares": "shares its memory with somebody protected"}
 # Why a policy did not act, of each condition.
-_UNMET = {"free_memory": "{free_memory} of memory are free"}
+_UNMET = {"free_memory": "{free_memory} of memory are free", "free_swap": "{free_swap} of swap are free"}
 Decision = Dict[str, Any]
 
 

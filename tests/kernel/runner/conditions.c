@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/swap.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -35,7 +36,9 @@ static struct policy start(const char *object, const char *scope, uint32_t mode,
 
 static bool last_decision(struct policy *policy, struct decision *decision)
 {
-	return policy_decision(policy, policy_u64(policy, "nr_decisions"), decision);
+	uint64_t seq = policy_u64(policy, "nr_decisions");
+
+	return seq && policy_decision(policy, seq, decision);
 }
 
 /* The next decision of a policy whose look began after this. */
@@ -229,6 +232,51 @@ static void free_memory_of_a_cgroup(void)
 	check(wait_for(policy_u64(&of_eater_too, "nr_declared")), "OOMs declared", "1 or more", "0");
 }
 
+/* Swap that the parent does not let it use is not free, though the cgroup has no limit of its own. */
+static void free_swap_of_a_cgroup(void)
+{
+	static const char * const percent[] = { "free_swap_below_percent=20", NULL };
+	static const char * const bytes[] = { "free_swap_below_bytes=1048576", NULL };
+	struct policy without, of_percent, of_bytes;
+	struct decision decision;
+	struct hog eater = { .name = "eater", .cgroup = "t/pod/eater" };
+
+	disk_swap_on(SWAP_MIB);
+	cg_make("t/pod", true);
+	cg_make("t/pod/eater", false);
+	cg_set("t/pod", "memory.high", 20 * MIB);
+	without = start("pressure_oom", "/t/pod/eater", MODE_OBSERVE, NULL);
+	of_percent = start("pressure_oom", "/t/pod/eater", MODE_OBSERVE, percent);
+	of_bytes = start("pressure_oom", "/t/pod/eater", MODE_OBSERVE, bytes);
+	hog_start(&eater);
+	hog_order(&eater, 30 * MIB);	/* ten of them go to the swap */
+	check(wait_for(last_decision(&without, &decision)), "there is pressure", "some", "none");
+	check_int("outcome without the condition", OUTCOME_OBSERVED, decision.outcome);
+	check(wait_for(last_decision(&of_percent, &decision)), "there is pressure", "some", "none");
+	check_int("more than a fifth is free", CONDITION_FREE_SWAP, decision.unmet);
+	check(decision.free_swap > 4 * MIB && decision.free_swap <= SWAP_MIB * MIB, "free swap", "4 to 16 MiB", "%llu",
+	      (unsigned long long)decision.free_swap);
+	check(wait_for(last_decision(&of_bytes, &decision)), "there is pressure", "some", "none");
+	check_int("more than a MiB is free", CONDITION_FREE_SWAP, decision.unmet);
+
+	/* No more than has been used: nothing is left there, and a third in the system. */
+	require(wait_for(hog_filled(&eater)), "the eater fills", "it does not");
+	cg_set("t/pod", "memory.swap.max", cg_value("t/pod", "memory.swap.current"));
+	hog_order(&eater, 60 * MIB);
+	decision = next_decision(&of_percent);
+	check_int("nothing is left", OUTCOME_OBSERVED, decision.outcome);
+	check(decision.free_swap <= MIB / 4, "free swap", "next to nothing", "%llu",
+	      (unsigned long long)decision.free_swap);
+	decision = next_decision(&of_bytes);
+	check_int("and less than a MiB", OUTCOME_OBSERVED, decision.outcome);
+	check(meminfo_kib("SwapFree") > 4 * 1024, "free swap in the system", "4 MiB or more", "%lld KiB",
+	      meminfo_kib("SwapFree"));
+	check_alive(&eater);
+	kill(eater.pid, SIGKILL);
+	wait_for(hog_reap(&eater));
+	require(!swapoff("/dev/vda"), "the swap can be left", "%s", strerror(errno));
+}
+
 /* Whoever owns one cgroup cannot keep the others from being watched. */
 static void pressure_off_in_one(void)
 {
@@ -315,5 +363,7 @@ const struct scenario condition_scenarios[] = {
 	{ "free_memory_spares_the_system", "conditions", free_memory_spares_the_system },
 	{ "free_memory_short_in_the_system", "conditions", free_memory_short_in_the_system },
 	{ "free_memory_of_a_cgroup", "conditions", free_memory_of_a_cgroup },
+	/* The last: of the disk's file system nothing is left. */
+	{ "free_swap_of_a_cgroup", "conditions", free_swap_of_a_cgroup },
 	{ }
 };

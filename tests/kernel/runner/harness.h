@@ -116,6 +116,7 @@ struct hog {
 };
 
 #define DISK	"/disk"
+#define SWAP_MIB	16
 
 void disk_mount(void);		/* the machine's disk there, unless it is */
 void disk_swap_on(int mib);	/* ... as swap */

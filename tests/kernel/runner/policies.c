@@ -612,13 +612,11 @@ static void unwatched_is_not_called_watched(void)
 	check(!policy_watches(&policy, "t/p2"), "and nothing of the second", "no", "yes");
 }
 
-#define SWAP_MIB	16
-
 /* With free swap it is not called an OOM, when the swap is full it is. */
 static void pressure_and_swap(void)
 {
 	static const char * const words[] = {
-		"scope+/t/p", "threshold_us=20000", "window_us=200000", "cooldown_ms=0", "free_swap_percent=20", "level=0",
+		"scope+/t/p", "threshold_us=20000", "window_us=200000", "cooldown_ms=0", "free_swap_below_percent=20", "level=0",
 		NULL,
 	};
 	struct policy policy;
@@ -629,7 +627,7 @@ static void pressure_and_swap(void)
 	eat(&eater, "t/p");
 	policy = start("pressure_and_swap", NULL, words);
 	hog_order(&eater, 26 * MIB);	/* six of them go to the swap */
-	check(wait_for(policy_u64(&policy, "nr_spared") > 0), "events with free swap", "1 or more", "0");
+	check(wait_for(policy_u64(&policy, "nr_unmet") > 0), "events with free swap", "1 or more", "0");
 	require(last_decision(&policy, &decision), "there is a decision", "none");
 	check(decision.free_swap > 3 * MIB && decision.free_swap <= SWAP_MIB * MIB, "free swap in the record",
 	      "3 to 16 MiB", "%llu", (unsigned long long)decision.free_swap);

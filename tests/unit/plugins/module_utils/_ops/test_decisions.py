@@ -73,9 +73,9 @@ def test_the_record_says_who_was_spared_and_why() -> None:
 
 
 def test_the_condition_that_did_not_hold_is_told() -> None:
-    decision = readable(raw(outcome=8, unmet=1, free_memory=300 << 20))
-    assert (decision["unmet"], decision["free_memory"]) == (["free_memory"], 300 << 20)
-    assert "  as 300.0 MiB of memory are free" in lines("pressure", decision, 0)
+    decision = readable(raw(outcome=8, unmet=3, free_memory=300 << 20, free_swap=5 << 20))
+    assert (decision["unmet"], decision["free_memory"]) == (["free_memory", "free_swap"], 300 << 20)
+    assert "  as 300.0 MiB of memory are free, 5.0 MiB of swap are free" in lines("pressure", decision, 0)
 
 
 def test_survivors_are_told() -> None:
