@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.errors import BpfOomError
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import loader
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._kernel.capability import Capability
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.errors import BpfOomError
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._store.manifest import Manifest
 from ansible_collections.linuxmm.bpf_oom.plugins.plugin_utils._policies import Resolver
 from ansible_collections.linuxmm.bpf_oom.tests.unit.plugins.module_utils.common import manifest
