@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._common.errors import BpfOomError
-from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import change, loader
+from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine import change
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine.drift import Loaded, expected_rodata
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine.engine import Engine, Wish
 from ansible_collections.linuxmm.bpf_oom.plugins.module_utils._engine.inactive import REASONS, Host, Inactive, reasons
@@ -331,19 +330,3 @@ def test_a_play_warns_of_each_reason(engine: Engine, check: bool) -> None:
         "Policy 'pressure' does not always act: pressure is not watched in /t/a",
     ]
     assert [outcome.policies[name]["active"] for name in stored] == [False, False]
-
-
-def test_a_kernel_that_refuses_is_told_with_who_has_no_pressure(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FAULTS.md B4: "boot a kernel with bpf_oom_ops", for a file that the owner of a cgroup may write."""
-    files(Path(engine.paths.root), {"sys/fs/cgroup/t/a/cgroup.pressure": "0\n"})
-
-    def load(*_arguments: object) -> None:
-        raise BpfOomError("the kernel refused to register policy 'pressure': Operation not supported", "boot another kernel")
-
-    monkeypatch.setattr(loader, "load", load)
-    manifests = engine.store.read_set().manifests
-    cgroups = Host(engine.paths, manifests.values()).cgroups
-    with pytest.raises(BpfOomError, match=r"refused to register .*in /t/a, where cgroup.pressure is 0; write 1 to that file"):
-        change._load_beside(engine, engine.survey(), Wish(manifests, set(), set()), manifests["pressure"], cgroups)
-    with pytest.raises(BpfOomError, match="boot another kernel"):
-        change._load_beside(engine, engine.survey(), Wish(manifests, set(), set()), manifests["leaf"], cgroups)
