@@ -248,7 +248,7 @@ static void free_swap_of_a_cgroup(void)
 	struct decision decision;
 	struct hog eater = { .name = "eater", .cgroup = "t/pod/eater" };
 
-	swap_on();
+	disk_swap_on(SWAP_MIB);
 	cg_make("t/pod", true);
 	cg_make("t/pod/eater", false);
 	cg_set("t/pod", "memory.high", 20 * MIB);
