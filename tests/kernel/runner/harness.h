@@ -54,6 +54,9 @@ __printf(4, 5) bool check(bool ok, const char *what, const char *expected, const
 bool check_int(const char *what, long long expected, long long actual);
 __printf(3, 4) void require(bool ok, const char *what, const char *actual, ...);
 __printf(1, 2) void note(const char *text, ...);
+/* The condition first: what the text says of errno is about it. */
+#define check(ok, ...)		({ bool __ok = (ok); (check)(__ok, __VA_ARGS__); })
+#define require(ok, ...)	({ bool __ok = (ok); (require)(__ok, __VA_ARGS__); })
 
 /* A long scenario that sees progress says so, and is not taken for a hanging one. */
 void keep_going(void);

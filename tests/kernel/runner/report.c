@@ -86,7 +86,7 @@ static bool record(bool ok, const char *what, const char *expected, const char *
 	return ok;
 }
 
-bool check(bool ok, const char *what, const char *expected, const char *actual, ...)
+bool (check)(bool ok, const char *what, const char *expected, const char *actual, ...)
 {
 	char text[400];
 	va_list args;
@@ -106,7 +106,7 @@ bool check_int(const char *what, long long expected, long long actual)
 	return record(expected == actual, what, want, got);
 }
 
-void require(bool ok, const char *what, const char *actual, ...)
+void (require)(bool ok, const char *what, const char *actual, ...)
 {
 	char text[400];
 	va_list args;
