@@ -93,6 +93,7 @@ SCENARIOS = {
         "global_allocating_task",
         "declared_global_without_victim",
         "process_of_the_root_cgroup_dies",
+        "page_cache_of_all_is_not_the_roots",
     ],
     "balloon": ["declared_global_met_by_notifier"],
     "policies": [

@@ -194,12 +194,18 @@ static __always_inline u64 memcg_anon(struct mem_cgroup *memcg)
 								    NR_ANON_MAPPED));
 }
 
-/* Bytes of page cache of files, which the kernel takes without a kill. */
+/*
+ * Bytes of page cache of files, which the kernel takes without a kill. The root's statistics
+ * are those of the system, and nothing is charged to it.
+ */
 static __always_inline u64 memcg_file(struct mem_cgroup *memcg)
 {
-	s64 file = bpf_mem_cgroup_page_state(memcg, bpf_core_enum_value(enum node_stat_item,
-									NR_FILE_PAGES));
+	s64 file;
 
+	if (!memcg->css.parent)
+		return 0;
+	file = bpf_mem_cgroup_page_state(memcg, bpf_core_enum_value(enum node_stat_item,
+								    NR_FILE_PAGES));
 	/* Counted with it are tmpfs, and pages of swap that are in memory as well. */
 	file -= memcg_shmem(memcg);
 	file -= bpf_mem_cgroup_page_state(memcg, bpf_core_enum_value(enum node_stat_item,

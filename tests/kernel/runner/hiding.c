@@ -251,6 +251,28 @@ static void process_of_the_root_cgroup_dies(void)
 	check_killed_somewhere(&policy);
 }
 
+/* The statistics of the root are those of the system: no process of it has all page cache. */
+static void page_cache_of_all_is_not_the_roots(void)
+{
+	static const char * const words[] = { "count_file=1", NULL };
+	struct policy policy = start("largest_leaf", "root", words, true);
+	struct hog hogs[] = { { .name = "in_root", .cgroup = "" }, { .name = "db", .cgroup = "t/db" } };
+	struct hog cached = { .name = "cached", .cgroup = "t/cached", .disk = true };
+
+	cg_make("t/db", false);
+	cg_make("t/cached", false);
+	hog_start(&cached);
+	require(hog_fill(&cached, 30 * MIB), "the cache fills", "it does not");
+	actor_start(&hogs[0], "anon", 0, 25);
+	actor_start(&hogs[1], "anon", 0, 40);
+	provoke_all();
+	check(wait_for(hog_filled(&grower)), "the grower gets its memory", "it does", "it does not");
+	tell(&policy, hogs, 2);
+	check_alive(&hogs[0]);
+	check_killed(&hogs[1]);
+	check_killed_somewhere(&policy);
+}
+
 const struct scenario hiding_scenarios[] = {
 	{ "moved_process_is_found", "victims", moved_process_is_found },
 	{ "moved_process_is_found_by_itself", "victims", moved_process_is_found_by_itself },
@@ -267,5 +289,6 @@ const struct scenario hiding_scenarios[] = {
 	{ "survivors_hold_shared_memory_once", "victims", survivors_hold_shared_memory_once },
 	{ "group_of_a_sheltered_leaf_lives", "victims", group_of_a_sheltered_leaf_lives },
 	{ "process_of_the_root_cgroup_dies", "global", process_of_the_root_cgroup_dies },
+	{ "page_cache_of_all_is_not_the_roots", "global", page_cache_of_all_is_not_the_roots },
 	{ }
 };
